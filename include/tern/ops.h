@@ -1,0 +1,288 @@
+/* Ops. Each runs at once on the device of its operands (constructors and random numbers: on the default device) and returns a new
+   tensor borrowed from the scope, or NULL with the thread's error set. Operands broadcast as in NumPy and are promoted as in the Python
+   Array API standard, tern_scalar() weakly: docs/guide.md has the rules, docs/ops.md every op with its dtypes. Options: NULL means
+   defaults, and so does 0 in every field. All functions may be called from any thread. */
+#ifndef TERN_OPS_H_
+#define TERN_OPS_H_
+#include <tern/tensor.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- elementwise, one operand. Maths ops turn integers into the default float (float64 for 64-bit integers) ---- */
+
+/* -x. */
+TERN_API tern_tensor *tern_neg(tern_tensor *x);
+/* |x|. */
+TERN_API tern_tensor *tern_abs(tern_tensor *x);
+/* -1, 0 or 1 by the sign of x; NaN stays. */
+TERN_API tern_tensor *tern_sign(tern_tensor *x);
+/* x * x. */
+TERN_API tern_tensor *tern_square(tern_tensor *x);
+/* The square root; NaN below 0. */
+TERN_API tern_tensor *tern_sqrt(tern_tensor *x);
+/* 1 / sqrt(x). */
+TERN_API tern_tensor *tern_rsqrt(tern_tensor *x);
+/* 1 / x. */
+TERN_API tern_tensor *tern_reciprocal(tern_tensor *x);
+/* The cube root. */
+TERN_API tern_tensor *tern_cbrt(tern_tensor *x);
+/* e to the x. */
+TERN_API tern_tensor *tern_exp(tern_tensor *x);
+/* 2 to the x. */
+TERN_API tern_tensor *tern_exp2(tern_tensor *x);
+/* exp(x) - 1, accurate near 0. */
+TERN_API tern_tensor *tern_expm1(tern_tensor *x);
+/* The natural logarithm. */
+TERN_API tern_tensor *tern_log(tern_tensor *x);
+/* The logarithm to base 2. */
+TERN_API tern_tensor *tern_log2(tern_tensor *x);
+/* The logarithm to base 10. */
+TERN_API tern_tensor *tern_log10(tern_tensor *x);
+/* log(1 + x), accurate near 0. */
+TERN_API tern_tensor *tern_log1p(tern_tensor *x);
+/* Sine, x in radians. */
+TERN_API tern_tensor *tern_sin(tern_tensor *x);
+/* Cosine, x in radians. */
+TERN_API tern_tensor *tern_cos(tern_tensor *x);
+/* Tangent, x in radians. */
+TERN_API tern_tensor *tern_tan(tern_tensor *x);
+/* Inverse sine. */
+TERN_API tern_tensor *tern_asin(tern_tensor *x);
+/* Inverse cosine. */
+TERN_API tern_tensor *tern_acos(tern_tensor *x);
+/* Inverse tangent. */
+TERN_API tern_tensor *tern_atan(tern_tensor *x);
+/* Hyperbolic sine. */
+TERN_API tern_tensor *tern_sinh(tern_tensor *x);
+/* Hyperbolic cosine. */
+TERN_API tern_tensor *tern_cosh(tern_tensor *x);
+/* Hyperbolic tangent. */
+TERN_API tern_tensor *tern_tanh(tern_tensor *x);
+/* Inverse hyperbolic sine. */
+TERN_API tern_tensor *tern_asinh(tern_tensor *x);
+/* Inverse hyperbolic cosine. */
+TERN_API tern_tensor *tern_acosh(tern_tensor *x);
+/* Inverse hyperbolic tangent. */
+TERN_API tern_tensor *tern_atanh(tern_tensor *x);
+/* The error function. */
+TERN_API tern_tensor *tern_erf(tern_tensor *x);
+/* 1 - erf(x), accurate for large x. */
+TERN_API tern_tensor *tern_erfc(tern_tensor *x);
+/* The inverse of erf. */
+TERN_API tern_tensor *tern_erfinv(tern_tensor *x);
+/* sin(pi x), exact at multiples of 1/2. */
+TERN_API tern_tensor *tern_sinpi(tern_tensor *x);
+/* cos(pi x), exact at multiples of 1/2. */
+TERN_API tern_tensor *tern_cospi(tern_tensor *x);
+/* Round down (integers unchanged). */
+TERN_API tern_tensor *tern_floor(tern_tensor *x);
+/* Round up (integers unchanged). */
+TERN_API tern_tensor *tern_ceil(tern_tensor *x);
+/* Round to the nearest integer, halves to even (integers unchanged). */
+TERN_API tern_tensor *tern_round(tern_tensor *x);
+/* Round towards 0 (integers unchanged). */
+TERN_API tern_tensor *tern_trunc(tern_tensor *x);
+/* All bits inverted; logical on bool. */
+TERN_API tern_tensor *tern_bitwise_not(tern_tensor *x);
+/* True where x is 0. */
+TERN_API tern_tensor *tern_logical_not(tern_tensor *x);
+/* True where x is NaN. */
+TERN_API tern_tensor *tern_isnan(tern_tensor *x);
+/* True where x is infinite. */
+TERN_API tern_tensor *tern_isinf(tern_tensor *x);
+/* True where x is finite. */
+TERN_API tern_tensor *tern_isfinite(tern_tensor *x);
+/* True where the sign bit is set. */
+TERN_API tern_tensor *tern_signbit(tern_tensor *x);
+/* x as dtype. Float to integer truncates, saturates and makes NaN 0; to bool: x != 0. x itself when it has that dtype. */
+TERN_API tern_tensor *tern_cast(tern_tensor *x, tern_dtype dtype);
+
+/* ---- elementwise, two operands ---- */
+
+/* a + b; on bool: or. */
+TERN_API tern_tensor *tern_add(tern_tensor *a, tern_tensor *b);
+/* a - b. */
+TERN_API tern_tensor *tern_sub(tern_tensor *a, tern_tensor *b);
+/* a * b; on bool: and. */
+TERN_API tern_tensor *tern_mul(tern_tensor *a, tern_tensor *b);
+/* a / b; integers give float64. */
+TERN_API tern_tensor *tern_div(tern_tensor *a, tern_tensor *b);
+/* floor(a / b); integer division by 0 gives 0. */
+TERN_API tern_tensor *tern_floor_divide(tern_tensor *a, tern_tensor *b);
+/* a - b * floor(a / b), the sign of b; integers by 0 give 0. */
+TERN_API tern_tensor *tern_remainder(tern_tensor *a, tern_tensor *b);
+/* The remainder with the sign of a. */
+TERN_API tern_tensor *tern_fmod(tern_tensor *a, tern_tensor *b);
+/* a to the b. */
+TERN_API tern_tensor *tern_pow(tern_tensor *a, tern_tensor *b);
+/* The larger; NaN if either is. */
+TERN_API tern_tensor *tern_maximum(tern_tensor *a, tern_tensor *b);
+/* The smaller; NaN if either is. */
+TERN_API tern_tensor *tern_minimum(tern_tensor *a, tern_tensor *b);
+/* The angle of the point (b, a). */
+TERN_API tern_tensor *tern_atan2(tern_tensor *a, tern_tensor *b);
+/* sqrt(a*a + b*b) without overflow. */
+TERN_API tern_tensor *tern_hypot(tern_tensor *a, tern_tensor *b);
+/* |a| with the sign of b. */
+TERN_API tern_tensor *tern_copysign(tern_tensor *a, tern_tensor *b);
+/* The next number after a towards b; float32 and float64. */
+TERN_API tern_tensor *tern_nextafter(tern_tensor *a, tern_tensor *b);
+/* log(exp(a) + exp(b)), without overflow. */
+TERN_API tern_tensor *tern_logaddexp(tern_tensor *a, tern_tensor *b);
+/* a == b, as bool. */
+TERN_API tern_tensor *tern_equal(tern_tensor *a, tern_tensor *b);
+/* a != b. */
+TERN_API tern_tensor *tern_not_equal(tern_tensor *a, tern_tensor *b);
+/* a < b. */
+TERN_API tern_tensor *tern_less(tern_tensor *a, tern_tensor *b);
+/* a <= b. */
+TERN_API tern_tensor *tern_less_equal(tern_tensor *a, tern_tensor *b);
+/* a > b. */
+TERN_API tern_tensor *tern_greater(tern_tensor *a, tern_tensor *b);
+/* a >= b. */
+TERN_API tern_tensor *tern_greater_equal(tern_tensor *a, tern_tensor *b);
+/* Both nonzero. */
+TERN_API tern_tensor *tern_logical_and(tern_tensor *a, tern_tensor *b);
+/* Either nonzero. */
+TERN_API tern_tensor *tern_logical_or(tern_tensor *a, tern_tensor *b);
+/* Just one nonzero. */
+TERN_API tern_tensor *tern_logical_xor(tern_tensor *a, tern_tensor *b);
+/* Bits of both; integers and bool. */
+TERN_API tern_tensor *tern_bitwise_and(tern_tensor *a, tern_tensor *b);
+/* Bits of either. */
+TERN_API tern_tensor *tern_bitwise_or(tern_tensor *a, tern_tensor *b);
+/* Bits of just one. */
+TERN_API tern_tensor *tern_bitwise_xor(tern_tensor *a, tern_tensor *b);
+/* a shifted left by b bits; b of the width or more gives 0. */
+TERN_API tern_tensor *tern_left_shift(tern_tensor *a, tern_tensor *b);
+/* a shifted right by b bits, arithmetic on signed integers. */
+TERN_API tern_tensor *tern_right_shift(tern_tensor *a, tern_tensor *b);
+
+/* ---- elementwise, three operands ---- */
+
+/* a where condition (bool) is true, else b. */
+TERN_API tern_tensor *tern_where(tern_tensor *condition, tern_tensor *a, tern_tensor *b);
+/* x limited to [low, high]; TERN_NONE leaves a side open. */
+TERN_API tern_tensor *tern_clip(tern_tensor *x, tern_tensor *low, tern_tensor *high);
+
+/* ---- activations and normalisation ---- */
+
+/* max(x, 0). */
+TERN_API tern_tensor *tern_relu(tern_tensor *x);
+/* 1 / (1 + exp(-x)). */
+TERN_API tern_tensor *tern_sigmoid(tern_tensor *x);
+/* x * sigmoid(x). */
+TERN_API tern_tensor *tern_silu(tern_tensor *x);
+/* tanh_form: the approximation 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) instead of x Phi(x). */
+typedef struct tern_gelu_opts { int tanh_form; } tern_gelu_opts;
+/* x times the normal distribution function of x (Hendrycks and Gimpel, 2016). */
+TERN_API tern_tensor *tern_gelu(tern_tensor *x, const tern_gelu_opts *opts);
+/* exp(x) / sum(exp(x)) along axis. */
+TERN_API tern_tensor *tern_softmax(tern_tensor *x, int axis);
+/* log(softmax(x)) along axis. */
+TERN_API tern_tensor *tern_log_softmax(tern_tensor *x, int axis);
+/* epsilon: 0 = 1e-5; axis: the first normalised one, 0 = the last axis only (negative counts from the end). */
+typedef struct tern_layer_norm_opts { double epsilon; int axis; } tern_layer_norm_opts;
+/* (x - mean) / sqrt(var + epsilon) * scale + offset over the last axes (Ba, Kiros, Hinton, 2016); scale and offset have the shape
+   of those axes, or are TERN_NONE. */
+TERN_API tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *offset, const tern_layer_norm_opts *opts);
+
+/* ---- reductions ---- */
+
+/* axes: which to reduce, n_axes of them (0 = all; negative counts from the end). keepdims: leave them as size 1.
+   correction: tern_var and tern_std only, subtracted from the count. dtype: sum and prod only, 0 = see the op. */
+typedef struct tern_reduce_opts { const int *axes; int n_axes, keepdims; double correction; tern_dtype dtype; } tern_reduce_opts;
+#ifndef __cplusplus
+/* tern_sum(x, TERN_AXES(0, 1)) */
+#define TERN_AXES(...) \
+  (&(const tern_reduce_opts){.axes = (const int[]){__VA_ARGS__}, .n_axes = (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int))})
+/* The same, keeping the axes as size 1. */
+#define TERN_AXES_KEEP(...) \
+  (&(const tern_reduce_opts){ \
+      .axes = (const int[]){__VA_ARGS__}, .n_axes = (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int)), .keepdims = 1})
+#endif
+
+/* Sum; of small integers and bool in int64 / uint64. */
+TERN_API tern_tensor *tern_sum(tern_tensor *x, const tern_reduce_opts *opts);
+/* Product; of small integers and bool in int64 / uint64. */
+TERN_API tern_tensor *tern_prod(tern_tensor *x, const tern_reduce_opts *opts);
+/* Mean; integers give float64. */
+TERN_API tern_tensor *tern_mean(tern_tensor *x, const tern_reduce_opts *opts);
+/* Largest; NaN if any is. */
+TERN_API tern_tensor *tern_max(tern_tensor *x, const tern_reduce_opts *opts);
+/* Smallest; NaN if any is. */
+TERN_API tern_tensor *tern_min(tern_tensor *x, const tern_reduce_opts *opts);
+/* True where any is nonzero. */
+TERN_API tern_tensor *tern_any(tern_tensor *x, const tern_reduce_opts *opts);
+/* True where all are nonzero. */
+TERN_API tern_tensor *tern_all(tern_tensor *x, const tern_reduce_opts *opts);
+/* Variance: mean of squared distances from the mean, divided by n - correction. */
+TERN_API tern_tensor *tern_var(tern_tensor *x, const tern_reduce_opts *opts);
+/* Square root of tern_var. */
+TERN_API tern_tensor *tern_std(tern_tensor *x, const tern_reduce_opts *opts);
+/* log(sum(exp(x))), without overflow. */
+TERN_API tern_tensor *tern_logsumexp(tern_tensor *x, const tern_reduce_opts *opts);
+/* Index (int64) of the largest along the axes, in row-major order of them; the first of equals; the first NaN wins. */
+TERN_API tern_tensor *tern_argmax(tern_tensor *x, const tern_reduce_opts *opts);
+/* Index of the smallest; see tern_argmax. */
+TERN_API tern_tensor *tern_argmin(tern_tensor *x, const tern_reduce_opts *opts);
+
+/* exclusive: element i leaves x[i] out; reverse: from the end. */
+typedef struct tern_scan_opts { int exclusive, reverse; } tern_scan_opts;
+/* Running sum along axis. */
+TERN_API tern_tensor *tern_cumsum(tern_tensor *x, int axis, const tern_scan_opts *opts);
+/* Running product along axis. */
+TERN_API tern_tensor *tern_cumprod(tern_tensor *x, int axis, const tern_scan_opts *opts);
+
+/* ---- linear algebra ---- */
+
+/* Matrix product over the last two axes, the others broadcast; 1-D operands as in NumPy. */
+TERN_API tern_tensor *tern_matmul(tern_tensor *a, tern_tensor *b);
+/* Sum over the last axis of a and the last but one of b (NumPy's dot); a scalar operand multiplies. */
+TERN_API tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b);
+
+/* ---- joining, picking, sorting ---- */
+
+/* n tensors joined along axis; other sizes equal. */
+TERN_API tern_tensor *tern_concat(tern_tensor *const *xs, int n, int axis);
+/* n tensors of one shape along a new axis. */
+TERN_API tern_tensor *tern_stack(tern_tensor *const *xs, int n, int axis);
+/* Elements added before and after each axis; n must be the rank. */
+typedef struct tern_padding { int64_t before, after; } tern_padding;
+/* x with `value` around it. */
+TERN_API tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double value);
+/* Slices of x along axis at the integer indices; result shape: axis replaced by the indices' shape. Negative indices count
+   from the end; one out of range is an error. */
+TERN_API tern_tensor *tern_take(tern_tensor *x, tern_tensor *indices, int axis);
+/* 1 where the class is the index, else 0, along a new last axis. An index out of range gives zeros. */
+TERN_API tern_tensor *tern_one_hot(tern_tensor *indices, int64_t classes, tern_dtype dtype);
+/* descending: largest first (NaN first then, else last). Always stable. */
+typedef struct tern_sort_opts { int descending; } tern_sort_opts;
+/* Sorted along axis. */
+TERN_API tern_tensor *tern_sort(tern_tensor *x, int axis, const tern_sort_opts *opts);
+/* Indices (int64) that sort along axis. */
+TERN_API tern_tensor *tern_argsort(tern_tensor *x, int axis, const tern_sort_opts *opts);
+
+/* ---- random numbers: Philox4x32-10, same seed, same numbers on every device ---- */
+
+/* Restart the process's generator. It starts with seed 0. */
+TERN_API void tern_set_seed(uint64_t seed);
+/* mean, stddev (0 = 1): normal; low, high (both 0 = 0 and 1): uniform. seed: 0 = the process's generator, else a generator of
+   this call's own. dtype: 0 = float32. */
+typedef struct tern_random_opts { double mean, stddev, low, high; uint64_t seed; tern_dtype dtype; } tern_random_opts;
+/* Uniform in [low, high). */
+TERN_API tern_tensor *tern_random_uniform(tern_shape shape, const tern_random_opts *opts);
+/* Normal. */
+TERN_API tern_tensor *tern_random_normal(tern_shape shape, const tern_random_opts *opts);
+/* Integers in [low, high); dtype 0 = int64. Options: seed, dtype. */
+TERN_API tern_tensor *tern_random_integers(tern_shape shape, int64_t low, int64_t high, const tern_random_opts *opts);
+/* 0 .. n-1 in random order, int64. Options: seed. */
+TERN_API tern_tensor *tern_random_permutation(int64_t n, const tern_random_opts *opts);
+/* true with probability p, as bool (or opts->dtype). */
+TERN_API tern_tensor *tern_random_bernoulli(tern_shape shape, double p, const tern_random_opts *opts);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
