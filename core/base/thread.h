@@ -1,0 +1,58 @@
+/* What a thread owns: its handle stack (scopes), error, hooks, free lists. Reached through one initial-exec TLS pointer; made on
+   the thread's first use of the library, given back when the thread ends. */
+#ifndef TERN_BASE_THREAD_H_
+#define TERN_BASE_THREAD_H_
+#include <stdbool.h>
+#include <tern/base.h>
+
+#define TERN__LIKELY(x) __builtin_expect(!!(x), 1)
+#define TERN__UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define TERN__MAX_DEVICES 64
+
+struct tern__device;
+struct tern__pool_cache;
+
+/* Who wants to see every op on this thread. 0 = nobody: the fast path runs. */
+enum { TERN__HOOK_SHADOW = 1, TERN__HOOK_TRACE = 2, TERN__HOOK_SYNC = 4 };
+
+enum { TERN__ERROR_NONE, TERN__ERROR_UNREAD, TERN__ERROR_READ };
+
+typedef struct tern__thread {
+  tern_tensor **stack; /* handles of all open scopes */
+  uint32_t top, capacity;
+  uint32_t base;  /* where the innermost scope begins in the stack */
+  uint32_t depth; /* open scopes */
+  uint32_t hooks;
+  uint32_t free_headers_count;
+  tern_tensor *free_headers;     /* linked through their first pointer-sized spare field */
+  struct tern__device *device;   /* override of tern_with_device, else NULL */
+  struct tern__pool_cache *pool[TERN__MAX_DEVICES];
+  bool warned_big_scope;
+  uint8_t error_state;
+  tern_rc error_code;
+  char error_text[1024];
+} tern__thread;
+
+extern _Thread_local tern__thread *tern__tls __attribute__((tls_model("initial-exec")));
+
+/* This thread's block, made when needed; NULL (with nothing recorded: there is nowhere) when memory is exhausted. */
+tern__thread *tern__thread_make(void);
+static inline tern__thread *tern__thread_get(void) {
+  tern__thread *t = tern__tls;
+  return TERN__LIKELY(t != NULL) ? t : tern__thread_make();
+}
+
+/* Record the thread's error unless an unread one is pending. Returns rc. */
+tern_rc tern__fail(tern_rc rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The text of the pending error for a longer message; "". */
+const char *tern__pending(void);
+/* Move an unread error to the log and to the process's first error. */
+void tern__error_flush(tern__thread *t);
+
+/* The two halves of tern_finish that live here: print the first unread error (returns 1 if there was one); empty all scopes. */
+int tern__finish_errors(void);
+void tern__finish_scopes(void);
+
+/* Put a new handle (one reference) under the innermost scope. On failure the reference is dropped and NULL returned. */
+tern_tensor *tern__push(tern_tensor *t);
+#endif

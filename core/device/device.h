@@ -1,0 +1,124 @@
+/* Plugins, their drivers and devices, as the core sees them. Nothing here knows a backend by name. */
+#ifndef TERN_DEVICE_DEVICE_H_
+#define TERN_DEVICE_DEVICE_H_
+#include "device/memory.h"
+#include <pthread.h>
+#include <tern/device.h>
+
+typedef struct tern__plugin {
+  char *path, *file; /* file: the part of its name between "libtern-" and ".so" */
+  char *name, *version, *refused;
+  void *handle;
+  const tern_backend *table; /* the plugin's own */
+  tern_backend api;          /* a zero-extended copy */
+  int score;
+  bool opened, started;
+  tern_drv *driver;
+  tern_host host;
+  int first_device, n_devices;
+} tern__plugin;
+
+/* Live statistics; relaxed. */
+typedef struct tern__stats { _Atomic uint64_t launches, compiles, fallbacks, splits; } tern__stats;
+
+#define TERN__FAST_OPS 160
+#define TERN__FAST_PATTERNS 8
+struct tern__kernel_class;
+
+typedef struct tern__device {
+  /* hot */
+  tern_rc (*launch)(tern_dev *, tern_queue *, const tern_kernel *, const tern_launch *);
+  tern_dev *dev;
+  tern_queue *queue;
+  uint32_t index, flags; /* TERN_DEV_* */
+  _Atomic(struct tern__kernel_class *) *fast; /* [op][dtype][pattern] */
+  tern__stats stats;
+  /* cold */
+  tern__plugin *plugin;
+  uint32_t plugin_index;
+  const tern_backend *api;
+  tern_device_info info;
+  char name[80], alias[80];
+  pthread_mutex_t lock;       /* opening, and everything on the queue */
+  atomic_bool open, lost;
+  struct tern__class_table *classes;
+  pthread_mutex_t pool_lock;
+  tern__storage *free[TERN__CLASSES];
+  tern__storage *free_headers;
+  tern__pool_cache *caches; /* of all threads */
+  uint64_t reserved, peak, limit; /* bytes, under pool_lock */
+  int64_t live_shared;            /* large blocks and those of threads that ended */
+  char *slab_host;
+  tern_mem *slab;
+  uint64_t slab_used, slab_bytes;
+} tern__device;
+
+/* The process's devices (all drivers that were started so far). */
+typedef struct tern__registry {
+  pthread_mutex_t lock;
+  tern__plugin *plugins;
+  int n_plugins;
+  tern__device *devices[TERN__MAX_DEVICES];
+  _Atomic int n_devices;
+  _Atomic(tern__device *) default_device; /* NULL: not resolved yet */
+  _Atomic(tern__device *) host_device;    /* where fallbacks run */
+  bool scanned;
+} tern__registry;
+extern tern__registry tern__devices;
+
+/* loader.c: find plugin files (once). Open those whose file name starts with `name` (NULL: all). Caller holds the lock. */
+tern_rc tern__plugins_open(const char *name);
+/* Start the driver (idempotent) and append its devices. Caller holds the lock. */
+tern_rc tern__plugin_start(tern__plugin *p);
+/* The message of the plugin's last error on this thread. */
+const char *tern__plugin_error(void);
+void tern__plugin_error_clear(void);
+
+/* names.c: a device by name, opened and ready. NULL with an error that lists what there is. */
+tern__device *tern__device_named(const char *name);
+/* This thread's device: override, else the default. NULL with the error set. */
+tern__device *tern__device_default(void);
+static inline tern__device *tern__device_here(tern__thread *t) {
+  tern__device *d = t->device ? t->device : atomic_load_explicit(&tern__devices.default_device, memory_order_acquire);
+  return TERN__LIKELY(d != NULL) ? d : tern__device_default();
+}
+/* The device where refused primitives run and host data lives. NULL with the error set. */
+tern__device *tern__device_host(void);
+/* Open the device if it is not. */
+tern_rc tern__device_open(tern__device *d);
+
+/* queue.c. lock/unlock: around every call with the queue; nothing on devices without one. */
+static inline void tern__queue_lock(tern__device *d) {
+  if (d->queue) pthread_mutex_lock(&d->lock);
+}
+static inline void tern__queue_unlock(tern__device *d) {
+  if (d->queue) pthread_mutex_unlock(&d->lock);
+}
+/* Wait for everything submitted. Records the error with the device's name. */
+tern_rc tern__device_sync(tern__device *d);
+/* A plugin's call failed: record it as `what` on the device; marks it lost where that is the reason. Returns rc. */
+tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what);
+
+/* copy.c: raw bytes. Offsets from the storage's start. Downloads wait. */
+tern_rc tern__upload(tern__storage *dst, uint64_t dst_offset, const void *src, uint64_t size);
+tern_rc tern__download(void *dst, tern__storage *src, uint64_t src_offset, uint64_t size);
+tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset, uint64_t size);
+
+/* A block of at least `bytes` (0 is allowed) with one reference. NULL with the error set. */
+static inline tern__storage *tern__storage_new(tern__thread *t, tern__device *device, uint64_t bytes) {
+  tern__pool_cache *cache = t->pool[device->index];
+  if (TERN__LIKELY(cache && bytes <= TERN__SMALL_BYTES)) {
+    const uint32_t c = tern__size_class(bytes);
+    tern__storage *s = cache->free[c];
+    if (TERN__LIKELY(s != NULL)) {
+      cache->free[c] = s->next;
+      cache->count[c]--;
+      atomic_store_explicit(&cache->live, atomic_load_explicit(&cache->live, memory_order_relaxed) + (int64_t)s->bytes,
+                            memory_order_relaxed);
+      atomic_store_explicit(&s->refs, 1, memory_order_relaxed);
+      return s;
+    }
+  }
+  return tern__storage_slow(t, device, bytes);
+}
+#endif

@@ -1,0 +1,36 @@
+/* Waiting, and what a plugin's failure means: an error that names the device, and a device that may be lost. */
+#include "base/log.h"
+#include "device/device.h"
+#include <string.h>
+
+tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what) {
+  if (rc > 0 || rc < TERN_E_IO) rc = TERN_E_INTERNAL;
+  const char *why = *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc);
+  if (rc == TERN_E_LOST) atomic_store(&d->lost, true);
+  return tern__fail(rc, "%s: %s failed: %s%s", d->name, what, why,
+                    rc == TERN_E_LOST ? "; the device is lost: its tensors are gone, use another device or start again" : "");
+}
+
+tern_rc tern__device_sync(tern__device *d) {
+  if (!d->queue) return TERN_OK;
+  uint64_t ticket = 0;
+  tern__plugin_error_clear();
+  pthread_mutex_lock(&d->lock);
+  tern_rc rc = d->api->queue_signal(d->dev, d->queue, &ticket);
+  if (!rc) rc = d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+  pthread_mutex_unlock(&d->lock);
+  return rc ? tern__device_failed(d, rc, "earlier work") : TERN_OK;
+}
+
+tern_rc tern_sync(const char *name) {
+  tern__device *one = name ? tern__device_named(name) : NULL;
+  if (name && !one) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  if (one) return tern__device_sync(one);
+  tern_rc first = TERN_OK;
+  for (int i = 0; i < atomic_load(&tern__devices.n_devices); i++) {
+    tern__device *d = tern__devices.devices[i];
+    const tern_rc rc = atomic_load(&d->open) ? tern__device_sync(d) : TERN_OK;
+    if (!first) first = rc;
+  }
+  return first;
+}

@@ -1,0 +1,107 @@
+/* The general eager path: device, inference, output, canonical form, kernel, launch, hooks. */
+#include "dispatch/dispatch.h"
+#include "tensor/dtype.h"
+#include <stdio.h>
+
+/* The device of the operands; weak scalars have none, and a rank-0 tensor in host memory goes anywhere. */
+static tern__device *common_device(tern__thread *t, const tern__call *c) {
+  tern__device *d = NULL;
+  int from = 0;
+  for (int pass = 0; pass < 2 && !d; pass++)
+    for (int i = 0; i < c->n_in && !d; i++)
+      if (c->in[i] != TERN_NONE && !(c->in[i]->flags & TERN__WEAK) && (pass || c->in[i]->rank > 0)) {
+        d = c->in[i]->device;
+        from = i;
+      }
+  if (!d) return tern__device_here(t);
+  for (int i = 0; i < c->n_in; i++) {
+    const tern_tensor *x = c->in[i];
+    if (x == TERN_NONE || (x->flags & TERN__WEAK) || x->device == d) continue;
+    if (x->rank == 0 && x->storage->host && !x->device->queue) continue;
+    tern__fail(TERN_E_ARG, "%s: operand %d is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")", c->op->name, from + 1, d->name,
+               i + 1, x->device->name, d->name);
+    return NULL;
+  }
+  return d;
+}
+
+/* A reduction over no elements. */
+static tern_rc fill_nothing(const tern__op *op, tern_tensor *out) {
+  if (op->of_nothing != op->of_nothing)
+    return tern__fail(TERN_E_ARG, "%s: a reduction over no elements has no value; check that the axis is not empty", op->name);
+  tern_tensor *value = tern_scalar(op->of_nothing);
+  return value ? tern__write(out, value) : TERN_E_OOM;
+}
+
+static tern_rc compute(tern__thread *t, const tern__call *c, tern__request *q, tern_tensor *out) {
+  (void)t;
+  if (out->numel == 0) return TERN_OK;
+  for (int d = 0; d < q->n_sizes; d++)
+    if (q->size[d] == 0) return fill_nothing(c->op, out);
+  tern__operand *o = &q->arg[q->n_in];
+  o->storage = out->storage;
+  o->offset = 0;
+  tern__canonicalise(q);
+  tern__kernel_class *k = tern__kernel_of(q);
+  if (!k) return TERN_E_INTERNAL; /* recorded */
+  const tern_rc rc = tern__launch_class(q, k);
+  if (!rc && (c->n_in == 1 || c->n_in == 2) && !c->n_attr && c->in[0] != TERN_NONE && (c->n_in < 2 || c->in[1] != TERN_NONE))
+    tern__fast_learn(q, k, c->in[0], c->n_in == 2 ? c->in[1] : NULL);
+  return rc;
+}
+
+tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr) {
+  tern__thread *t = tern__thread_get();
+  if (!t) return NULL;
+  for (int i = 0; i < n_in; i++)
+    if (in[i] != TERN_NONE && !tern__usable(in[i], op->name, i + 1)) return NULL;
+  const uint64_t began = TERN__UNLIKELY(t->hooks) ? tern__now_ns() : 0;
+  const tern__call c = {.op = op, .in = in, .n_in = n_in, .attr = attr, .n_attr = n_attr};
+  tern__request q;
+  q.op = op;
+  q.n_in = (uint8_t)n_in;
+  q.n_out = 1;
+  q.n_attrs = q.n_sizes = q.n_space = 0;
+  memset(q.want, 0, sizeof q.want);
+  q.device = device ? device : common_device(t, &c);
+  if (!q.device) return NULL;
+  tern__result r;
+  if (op->infer(&c, &q, &r)) return NULL;
+  tern_tensor *out = tern__new(q.device, r.dtype, r.rank, r.shape, op->name);
+  if (!out) return NULL;
+  if (compute(t, &c, &q, out)) {
+    tern__unref(out);
+    return NULL;
+  }
+  out = tern__push(out);
+  if (TERN__UNLIKELY(t->hooks) && out && tern__after(t, &c, out, began)) return NULL;
+  return out;
+}
+
+tern_tensor *tern__run(const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr) {
+  return tern__run_on(NULL, op, in, n_in, attr, n_attr);
+}
+
+tern_rc tern__write(tern_tensor *dst, tern_tensor *src) {
+  if (dst->numel == 0) return TERN_OK;
+  tern__request q;
+  memset(&q, 0, sizeof q);
+  q.op = tern__op_of_prim(TERN_OP_COPY);
+  q.device = dst->device;
+  q.n_in = q.n_out = 1;
+  q.dtype = dst->dtype;
+  q.n_sizes = q.n_space = dst->rank;
+  for (int d = 0; d < dst->rank; d++) {
+    q.size[d] = dst->shape[d];
+    q.role[d] = TERN__ROLE_MAP;
+  }
+  tern__operand_of(&q, 0, src, (tern_dtype)dst->dtype);
+  if (q.arg[0].dtype != dst->dtype) q.want[0] = dst->dtype;
+  tern__operand_out(&q, 0, (tern_dtype)dst->dtype, 0);
+  tern__operand *o = &q.arg[1];
+  o->storage = dst->storage;
+  o->offset = dst->offset;
+  memcpy(o->stride, dst->stride, dst->rank * sizeof *o->stride);
+  tern__canonicalise(&q);
+  return tern__launch(&q);
+}

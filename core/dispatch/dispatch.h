@@ -1,0 +1,57 @@
+/* The eager path: an op call becomes a request, a class, a kernel, a launch. Knows no op. */
+#ifndef TERN_DISPATCH_DISPATCH_H_
+#define TERN_DISPATCH_DISPATCH_H_
+#include "device/device.h"
+#include "ops/op.h"
+
+/* Run an op with one output. Result borrowed from the scope; NULL with the error set. */
+tern_tensor *tern__run(const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr);
+/* The same on a given device (for ops without tensor inputs; NULL: this thread's). */
+tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr);
+/* One and two operands: tries the fast path first. */
+tern_tensor *tern__run1(const tern__op *op, tern_tensor *x);
+tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b);
+/* Two row-major matrices; NULL (nothing recorded unless it failed) when the fast path does not apply. */
+tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor *b);
+/* dst[..] = cast(src[..]) where dst is a view: the way into parts of a fresh tensor. Shapes must broadcast. */
+tern_rc tern__write(tern_tensor *dst, tern_tensor *src);
+
+/* ---- kernels.c ---- */
+
+enum { TERN__NATIVE = 1, TERN__SPLIT, TERN__ON_HOST };
+/* What a class turned out to be on a device. Immutable once in the table; lives as long as the device. */
+typedef struct tern__kernel_class {
+  uint64_t hash;
+  tern__class_key key;
+  uint8_t state;        /* NATIVE, SPLIT into primitives, ON_HOST */
+  uint8_t out_dtype;    /* of output 0 */
+  uint8_t n_args, n_words;
+  tern_kernel *kernel;  /* NATIVE */
+  uint64_t workspace;   /* bytes; UINT64_MAX: ask */
+  tern__region *region;
+  const char *op;
+} tern__kernel_class;
+
+/* The class of a canonical request on its device, compiled if new. NULL with the error set. */
+tern__kernel_class *tern__kernel_of(const tern__request *q);
+/* For tests and tern-check: whether the device computes this request by itself (NATIVE), as SPLIT or ON_HOST; 0 on error. */
+int tern__support_of(const tern__request *q);
+
+/* Launch a canonical request whose operands all have storage. */
+tern_rc tern__launch(const tern__request *q);
+tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k);
+
+/* fallback.c: the two ways round. */
+tern_rc tern__launch_split(const tern__request *q, const tern__kernel_class *k);
+tern_rc tern__launch_on_host(const tern__request *q);
+
+/* fast.c: remember the class for the fast path when the request has one of its patterns. a, b: the call's operands (b may be NULL) */
+void tern__fast_learn(const tern__request *q, tern__kernel_class *k, tern_tensor *a, tern_tensor *b);
+
+/* hooks.c */
+/* After an op ran (hooks != 0): sync, shadow, trace. */
+tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint64_t began_ns);
+uint64_t tern__now_ns(void);
+/* Write the trace file, if there is one. */
+void tern__trace_finish(void);
+#endif

@@ -1,0 +1,146 @@
+/* What may watch every op: TERN_SYNC (wait, so that an error names its op), TERN_SHADOW (run it on a second device and compare) and
+   TERN_TRACE (a Chrome trace: one lane a thread for ops, one a device). Off, all of it costs one test of a word. */
+#include "base/log.h"
+#include "base/options.h"
+#include "dispatch/dispatch.h"
+#include "tensor/dtype.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t tern__now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- trace ---- */
+
+static struct {
+  pthread_mutex_t lock;
+  FILE *file;
+  bool failed;
+  uint64_t began, events;
+} trace = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Thread_local int lane;
+static _Atomic int lanes;
+
+static bool trace_open(void) {
+  if (trace.file || trace.failed) return trace.file != NULL;
+  trace.file = fopen(tern__opt()->trace, "w");
+  trace.began = tern__now_ns();
+  trace.failed = !trace.file;
+  if (trace.failed) tern__log(TERN__LOG_ERROR, "trace", "%s cannot be written; TERN_TRACE is ignored", tern__opt()->trace);
+  else fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+  return trace.file != NULL;
+}
+
+static void trace_op(const tern__call *c, const tern_tensor *out, uint64_t began, uint64_t ended) {
+  char shape[200];
+  if (!lane) lane = atomic_fetch_add(&lanes, 1) + 1;
+  pthread_mutex_lock(&trace.lock);
+  if (trace_open()) {
+    const double start = began > trace.began ? (double)(began - trace.began) * 1e-3 : 0;
+    fprintf(trace.file,
+            "%s\n{\"ph\":\"X\",\"cat\":\"op\",\"name\":\"%s\",\"pid\":%u,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,"
+            "\"args\":{\"device\":\"%s\",\"dtype\":\"%s\",\"shape\":\"%s\"}}",
+            trace.events++ ? "," : "", c->op->name, out->device->index + 1, lane, start, (double)(ended - began) * 1e-3, out->device->name,
+            tern_dtype_name((tern_dtype)out->dtype), tern__shape_text(shape, out->rank, out->shape));
+  }
+  pthread_mutex_unlock(&trace.lock);
+}
+
+void tern__trace_finish(void) {
+  pthread_mutex_lock(&trace.lock);
+  if (trace.file) {
+    for (int i = 0; i < tern__devices.n_devices; i++)
+      fprintf(trace.file, "%s\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"%s\"}}", trace.events++ ? "," : "", i + 1,
+              tern__devices.devices[i]->name);
+    fprintf(trace.file, "\n]}\n");
+    if (fclose(trace.file)) tern__log(TERN__LOG_ERROR, "trace", "%s could not be written completely", tern__opt()->trace);
+    trace.file = NULL;
+    trace.failed = true; /* one trace a process */
+  }
+  pthread_mutex_unlock(&trace.lock);
+}
+
+/* ---- shadow ---- */
+
+static double slack(const tern__op *op, tern_dtype d, double expected) {
+  double absolute = op->absolute, relative = op->relative;
+  if (d == TERN_F64) {
+    absolute *= 1e-8;
+    relative = relative * 1e-8 > 1e-13 ? relative * 1e-8 : 1e-13;
+  } else if (d == TERN_F16 || d == TERN_BF16) {
+    const double epsilon = d == TERN_F16 ? 0x1p-10 : 0x1p-7;
+    relative = relative > 2 * epsilon ? relative : 2 * epsilon;
+    absolute = absolute > epsilon * 1e-2 ? absolute : epsilon * 1e-2;
+  }
+  return absolute + relative * fabs(expected);
+}
+
+static tern_rc compare(const tern__call *c, tern_tensor *got, tern_tensor *expected) {
+  const size_t item = tern__dtype_size[got->dtype], bytes = (size_t)got->numel * item;
+  char *a = malloc(bytes ? bytes : 1), *b = malloc(bytes ? bytes : 1);
+  tern_rc rc = a && b ? TERN_OK : tern__fail(TERN_E_OOM, "shadow: out of host memory");
+  if (!rc) rc = tern_to_host(got, a, bytes);
+  if (!rc) rc = tern_to_host(expected, b, bytes);
+  const tern_dtype d = (tern_dtype)got->dtype;
+  for (int64_t i = 0; i < got->numel && !rc; i++) {
+    const double x = tern__word_double(tern__load(d, a + (size_t)i * item), d), y = tern__word_double(tern__load(d, b + (size_t)i * item), d);
+    const bool same = x == y || (isnan(x) && isnan(y)) || (tern__is_float(d) && fabs(x - y) <= slack(c->op, d, y));
+    char shape[200];
+    if (!same)
+      rc = tern__fail(TERN_E_INTERNAL, "shadow: %s gave %.9g on %s but %.9g on %s at element %lld of a result of shape %s, %s", c->op->name, x,
+                      got->device->name, y, expected->device->name, (long long)i, tern__shape_text(shape, got->rank, got->shape), tern_dtype_name(d));
+  }
+  free(a);
+  free(b);
+  return rc;
+}
+
+static tern_rc shadow(tern__thread *t, const tern__call *c, tern_tensor *out) {
+  const uint32_t hooks = t->hooks;
+  t->hooks = 0;
+  tern__device *d = tern__device_named(tern__opt()->shadow);
+  tern_rc rc = d ? TERN_OK : TERN_E_ARG;
+  if (d && d != out->device) {
+    tern_scope_mark mark = tern_scope_begin();
+    tern_tensor *in[TERN__MAX_ARGS];
+    for (int i = 0; i < c->n_in; i++)
+      in[i] = c->in[i] == TERN_NONE || (c->in[i]->flags & TERN__WEAK) ? c->in[i] : tern_to(c->in[i], d->name);
+    tern_tensor *expected = tern__run_on(d, c->op, in, c->n_in, c->attr, c->n_attr);
+    rc = expected ? compare(c, out, expected) : TERN_E_INTERNAL;
+    tern_scope_end(&mark);
+  }
+  t->hooks = hooks;
+  return rc;
+}
+
+tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint64_t began) {
+  tern_rc rc = TERN_OK;
+  if (t->hooks & TERN__HOOK_SYNC && out->device->queue) {
+    rc = tern__device_sync(out->device);
+    if (rc) {
+      char reason[900];
+      snprintf(reason, sizeof reason, "%s", tern__pending());
+      if (t->error_state == TERN__ERROR_UNREAD) t->error_state = TERN__ERROR_NONE;
+      tern__fail(rc, "%s: %s", c->op->name, reason);
+    }
+  }
+  if (t->hooks & TERN__HOOK_TRACE) trace_op(c, out, began, tern__now_ns());
+  if (!rc && t->hooks & TERN__HOOK_SHADOW) rc = shadow(t, c, out);
+  return rc;
+}
+
+int tern_finish(void) {
+  tern__finish_scopes();
+  tern_sync(NULL);
+  tern__trace_finish();
+  const int failed = tern__finish_errors();
+  fflush(stdout);
+  return failed;
+}

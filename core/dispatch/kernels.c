@@ -1,0 +1,189 @@
+/* The kernel cache: classes by key, an open-addressed table of atomic pointers to immutable entries. Readers take no lock; a miss
+   compiles under the device's class lock, so that each class is compiled once. Old tables stay until the device ends. */
+#include "dispatch/dispatch.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "tensor/dtype.h"
+#include <stdio.h>
+#include <stdlib.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+typedef struct tern__class_table {
+  struct tern__class_table *older;
+  uint64_t capacity, used; /* capacity: a power of two */
+  _Atomic(tern__kernel_class *) entry[];
+} tern__class_table;
+
+static pthread_mutex_t compile_lock[TERN__MAX_DEVICES];
+static pthread_once_t locks_once = PTHREAD_ONCE_INIT;
+static void make_locks(void) {
+  for (int i = 0; i < TERN__MAX_DEVICES; i++) pthread_mutex_init(&compile_lock[i], NULL);
+}
+
+static tern__kernel_class *look(const tern__class_table *table, const tern__class_key *key, uint64_t hash) {
+  if (!table) return NULL;
+  for (uint64_t i = hash;; i++) {
+    tern__kernel_class *k = atomic_load_explicit(&table->entry[i & (table->capacity - 1)], memory_order_acquire);
+    if (!k) return NULL;
+    if (k->hash == hash && k->key.bytes == key->bytes && !memcmp(k->key.data, key->data, key->bytes)) return k;
+  }
+}
+
+static void put(tern__class_table *table, tern__kernel_class *k) {
+  uint64_t i = k->hash & (table->capacity - 1);
+  while (atomic_load_explicit(&table->entry[i], memory_order_relaxed)) i = (i + 1) & (table->capacity - 1);
+  atomic_store_explicit(&table->entry[i], k, memory_order_release);
+  table->used++;
+}
+
+/* Room for one more; publishes a larger table when needed. */
+static bool make_room(tern__device *d) {
+  tern__class_table *old = __atomic_load_n(&d->classes, __ATOMIC_RELAXED);
+  if (old && old->used * 2 < old->capacity) return true;
+  const uint64_t capacity = old ? old->capacity * 2 : 256;
+  tern__class_table *table = tern__calloc64(sizeof *table + capacity * sizeof table->entry[0]);
+  if (!table) return false;
+  table->capacity = capacity;
+  table->older = old;
+  for (uint64_t i = 0; old && i < old->capacity; i++) {
+    tern__kernel_class *k = atomic_load_explicit(&old->entry[i], memory_order_relaxed);
+    if (k) put(table, k);
+  }
+  __atomic_store_n(&d->classes, table, __ATOMIC_RELEASE);
+  return true;
+}
+
+typedef union { tern_kernel_info info; char block[1024]; } info_block;
+
+/* NATIVE when the device takes the region; else whether it must be split or run on the host. */
+static uint8_t ask(tern__device *d, const tern_region *r) {
+  uint32_t want_static = 0;
+  if ((d->info.max_args && r->n_args > d->info.max_args) || (d->info.max_nodes && r->n_nodes > d->info.max_nodes) ||
+      d->api->supports(d->dev, r, &want_static) || want_static)
+    return r->n_nodes > 1 ? TERN__SPLIT : TERN__ON_HOST;
+  return TERN__NATIVE;
+}
+
+static tern_rc compile(tern__device *d, tern__kernel_class *k) {
+  uint64_t layout[TERN__MAX_ARGS] = {0}, layout_bytes[TERN__MAX_ARGS] = {0};
+  info_block b;
+  memset(&b, 0, sizeof b);
+  b.info.struct_size = sizeof b.info;
+  b.info.layout = layout;
+  b.info.layout_bytes = layout_bytes;
+  tern__plugin_error_clear();
+  const uint64_t began = tern__now_ns();
+  const tern_rc rc = d->api->compile(d->dev, &k->region->r, &k->kernel, &b.info);
+  if (rc) {
+    char what[96];
+    snprintf(what, sizeof what, "compiling %s", k->op);
+    return tern__device_failed(d, rc, what);
+  }
+  k->workspace = b.info.workspace;
+  atomic_fetch_add_explicit(&d->stats.compiles, 1, memory_order_relaxed);
+  if (tern__log_on(TERN__LOG_DEBUG, "dispatch"))
+    tern__log(TERN__LOG_DEBUG, "dispatch", "%s: compiled %s (%u nodes) in %.3f ms", d->name, k->op, k->region->r.n_nodes,
+              (double)(tern__now_ns() - began) * 1e-6);
+  return TERN_OK;
+}
+
+static void log_refusal(const tern__device *d, const tern__kernel_class *k) {
+  if (!tern__log_on(TERN__LOG_DEBUG, "dispatch")) return;
+  char *text = tern__region_text(&k->region->r);
+  tern__log(TERN__LOG_DEBUG, "dispatch", "%s: %s %s:\n%s", d->name, k->op, k->state == TERN__SPLIT ? "runs as primitives" : "is refused",
+            text ? text : "");
+  free(text);
+}
+
+static tern__kernel_class *make(const tern__request *q, const tern__class_key *key, uint64_t hash) {
+  tern__device *d = q->device;
+  tern__kernel_class *k = tern__calloc(1, sizeof *k);
+  if (!k) {
+    tern__fail(TERN_E_OOM, "%s: out of host memory for a kernel", q->op->name);
+    return NULL;
+  }
+  k->hash = hash;
+  k->key = *key;
+  k->op = q->op->name;
+  k->out_dtype = q->arg[q->n_in].dtype;
+  k->region = tern__lower(q);
+  if (k->region) {
+    k->n_args = (uint8_t)k->region->r.n_args;
+    k->n_words = (uint8_t)k->region->r.n_words;
+    k->state = ask(d, &k->region->r);
+    if (k->state != TERN__NATIVE || !compile(d, k)) {
+      if (k->state != TERN__NATIVE) log_refusal(d, k);
+      return k;
+    }
+  }
+  free(k->region);
+  free(k);
+  return NULL;
+}
+
+tern__kernel_class *tern__kernel_of(const tern__request *q) {
+  tern__device *d = q->device;
+  tern__class_key key;
+  tern__class_of(q, &key);
+  const uint64_t hash = XXH3_64bits(key.data, key.bytes);
+  tern__kernel_class *k = look(__atomic_load_n(&d->classes, __ATOMIC_ACQUIRE), &key, hash);
+  if (TERN__LIKELY(k != NULL)) return k;
+  pthread_once(&locks_once, make_locks);
+  pthread_mutex_lock(&compile_lock[d->index]);
+  k = look(d->classes, &key, hash);
+  if (!k && !make_room(d)) tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", q->op->name);
+  else if (!k && (k = make(q, &key, hash))) put(d->classes, k);
+  pthread_mutex_unlock(&compile_lock[d->index]);
+  return k;
+}
+
+int tern__support_of(const tern__request *q) {
+  const tern__kernel_class *k = tern__kernel_of(q);
+  return k ? k->state : 0;
+}
+
+static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k) {
+  tern__device *d = q->device;
+  tern_word words[TERN__MAX_WORDS];
+  tern_arg args[TERN__MAX_ARGS];
+  tern_launch l = {.args = args, .words = words, .n_args = tern__args(q, args), .n_words = tern__words(q, words)};
+  tern__storage *workspace = NULL;
+  tern_rc rc = TERN_OK;
+  tern__plugin_error_clear();
+  if (k->workspace) {
+    uint64_t bytes = k->workspace;
+    if (bytes == UINT64_MAX) {
+      bytes = 0;
+      rc = d->api->workspace ? d->api->workspace(d->dev, k->kernel, words, &bytes) : TERN_E_INTERNAL;
+    }
+    if (!rc && bytes) {
+      workspace = tern__storage_new(tern__thread_get(), d, bytes);
+      if (!workspace) return TERN_E_OOM;
+      l.workspace = (tern_arg){workspace->mem, workspace->mem_offset};
+    }
+  }
+  if (!rc) {
+    tern__queue_lock(d);
+    rc = d->launch(d->dev, d->queue, k->kernel, &l);
+    tern__queue_unlock(d);
+    atomic_fetch_add_explicit(&d->stats.launches, 1, memory_order_relaxed);
+  }
+  if (workspace) tern__storage_unref(workspace); /* same queue: reusable at once */
+  if (!rc) return TERN_OK;
+  char what[96];
+  snprintf(what, sizeof what, "launching %s", k->op);
+  return tern__device_failed(d, rc, what);
+}
+
+tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k) {
+  if (TERN__UNLIKELY(atomic_load_explicit(&q->device->lost, memory_order_relaxed)))
+    return tern__fail(TERN_E_LOST, "%s: %s is lost; use another device", q->op->name, q->device->name);
+  if (TERN__LIKELY(k->state == TERN__NATIVE)) return launch_native(q, k);
+  return k->state == TERN__SPLIT ? tern__launch_split(q, k) : tern__launch_on_host(q);
+}
+
+tern_rc tern__launch(const tern__request *q) {
+  tern__kernel_class *k = tern__kernel_of(q);
+  return k ? tern__launch_class(q, k) : tern__tls ? tern__tls->error_code : TERN_E_OOM;
+}

@@ -1,0 +1,72 @@
+/* What an op is: one table entry in its family's file. Everything that differs between ops is a column here. */
+#ifndef TERN_OPS_OP_H_
+#define TERN_OPS_OP_H_
+#include "region/region.h"
+#include "tensor/tensor.h"
+
+/* One use of an op: the unit that hooks see. */
+typedef struct tern__call {
+  const struct tern__op *op;
+  tern_tensor *const *in; /* TERN_NONE where an optional one is left out */
+  int n_in;
+  const tern_word *attr; /* the op's attributes, as its infer function reads them */
+  int n_attr;
+} tern__call;
+
+/* What an op's outputs will be; filled by infer. shape is the public one (a request may see it with other dims). */
+typedef struct tern__result {
+  tern_dtype dtype;
+  int rank;
+  int64_t shape[TERN_MAX_RANK];
+} tern__result;
+
+typedef struct tern__op {
+  const char *name;      /* as in tern_NAME */
+  const char *family;    /* the file: "map", "reduce", ... */
+  const char *operands;  /* for docs: "a, b" */
+  const char *doc;       /* one line */
+  uint16_t prim;         /* the primitive that it is when computed in one node; 0: a composite */
+  uint16_t number;       /* place in the table */
+  uint32_t dtypes;       /* computed in one of these (bit d = dtype d) */
+  uint32_t first_float : 1; /* integers are turned into a float first */
+  /* Check operands, fill the request but for OUT storages (and canonical form), and the results. */
+  tern_rc (*infer)(const tern__call *c, tern__request *q, tern__result *results);
+  void (*lower)(tern__builder *b);
+  double absolute, relative; /* tolerance of float results between devices, of float32 (float64: 1e-8 of it; 16-bit: their epsilon) */
+  double ulp;
+  double of_nothing;     /* reductions: the result over no elements; NaN: an error */
+} tern__op;
+
+/* table.c: op number i, NULL past the last. Numbers begin at 1. */
+const tern__op *tern__op_at(int i);
+/* The table entry that stands for one node of a primitive (for splitting a composite and for the conformance kit). */
+const tern__op *tern__op_of_prim(uint32_t prim);
+/* By public name; NULL. */
+const tern__op *tern__op_named(const char *name);
+/* Facts of the primitive table. */
+typedef struct tern__prim { const char *name; uint16_t number; int8_t n_in; uint8_t kind; uint32_t dtypes; } tern__prim;
+const tern__prim *tern__prim_of(uint32_t number); /* NULL: unknown */
+const tern__prim *tern__prim_at(int i);           /* in the table's order; NULL past the last */
+
+/* ---- shared by the families (infer.c) ---- */
+
+/* The dtype that operands [0, n) of the call meet in; weak scalars count weakly, TERN_NONE not at all. */
+tern_dtype tern__meet(const tern__call *c, int first, int n);
+/* Broadcast the operands to one space: fills n_space, sizes, and operand i's dims and strides for i < n. */
+tern_rc tern__space(const tern__call *c, tern__request *q);
+/* The dtype check of the op's column, with an error that names what is accepted. */
+tern_rc tern__check_dtype(const tern__call *c, tern_dtype d);
+/* Operand i from a tensor, dims right-aligned in a space of n_space dims (weak scalars become PARAMs of dtype). */
+void tern__operand_of(tern__request *q, int i, tern_tensor *t, tern_dtype param_dtype);
+/* A rank-0 PARAM. */
+void tern__operand_param(tern__request *q, int i, tern_dtype dtype, tern_word value);
+/* Output o covers the whole space (dims not in `ones`, a bit mask, which it has as 1), row-major. */
+void tern__operand_out(tern__request *q, int o, tern_dtype dtype, uint32_t ones);
+/* Fill the result from the space. */
+void tern__result_space(const tern__request *q, tern__result *r, tern_dtype dtype);
+/* axis in 0 .. rank-1 from a possibly negative one; -1 with an error. */
+int tern__axis(const char *op, int axis, int rank);
+
+/* Lowering of an op that is one node of its primitive, all inputs cast to what the request wants. */
+void tern__lower_prim(tern__builder *b);
+#endif

@@ -1,0 +1,155 @@
+/* Reductions. Attributes of a call: axes (bit mask), keepdims, dtype (0 = the op's own), correction. */
+#include "device/device.h"
+#include "dispatch/dispatch.h"
+#include "ops/table.h"
+#include "tensor/dtype.h"
+#include <math.h>
+#include <tern/ops.h>
+
+enum { AXES, KEEPDIMS, DTYPE, CORRECTION, N_ATTRS };
+
+/* The space with its reduced dims, operand 0, and the result's shape; the caller adds output 0. */
+static tern_rc space_of(const tern__call *c, tern__request *q, tern__result *r, tern_dtype want, tern_dtype out) {
+  const tern_rc rc = tern__space(c, q);
+  if (rc) return rc;
+  const uint64_t axes = c->attr[AXES].u;
+  r->dtype = out;
+  r->rank = 0;
+  for (int d = 0; d < q->n_space; d++) {
+    const bool reduced = axes >> d & 1;
+    q->role[d] = reduced ? TERN__ROLE_REDUCED : TERN__ROLE_MAP;
+    if (!reduced || c->attr[KEEPDIMS].u) r->shape[r->rank++] = reduced ? 1 : q->size[d];
+  }
+  q->dtype = (uint8_t)want;
+  tern__operand_of(q, 0, c->in[0], want);
+  q->want[0] = q->arg[0].dtype == want ? 0 : (uint8_t)want;
+  tern__operand_out(q, 0, out, (uint32_t)axes);
+  return TERN_OK;
+}
+
+static tern_dtype sum_dtype(tern_dtype d) {
+  if (tern__is_float(d)) return d;
+  return tern__is_unsigned(d) ? TERN_U64 : TERN_I64;
+}
+
+static tern_rc infer_sum(const tern__call *c, tern__request *q, tern__result *r) {
+  const tern_dtype d = c->attr[DTYPE].u ? (tern_dtype)c->attr[DTYPE].u : sum_dtype(tern__meet(c, 0, 1));
+  const tern_rc rc = tern__check_dtype(c, d);
+  return rc ? rc : space_of(c, q, r, d, d);
+}
+
+static tern_rc infer_same(const tern__call *c, tern__request *q, tern__result *r) {
+  const tern_dtype d = tern__meet(c, 0, 1);
+  return space_of(c, q, r, d, d);
+}
+
+static tern_rc infer_bool(const tern__call *c, tern__request *q, tern__result *r) { return space_of(c, q, r, TERN_BOOL, TERN_BOOL); }
+
+static tern_rc infer_arg(const tern__call *c, tern__request *q, tern__result *r) {
+  return space_of(c, q, r, tern__meet(c, 0, 1), TERN_I64);
+}
+
+/* Float statistics: integers in float64. */
+static tern_rc infer_mean(const tern__call *c, tern__request *q, tern__result *r) {
+  const tern_dtype in = tern__meet(c, 0, 1), d = tern__is_float(in) ? in : TERN_F64;
+  return space_of(c, q, r, d, d);
+}
+
+/* As infer_mean, with n - correction as a PARAM behind x. */
+static tern_rc infer_var(const tern__call *c, tern__request *q, tern__result *r) {
+  tern_rc rc = infer_mean(c, q, r);
+  if (rc) return rc;
+  const tern_dtype wide = r->dtype == TERN_F64 ? TERN_F64 : TERN_F32;
+  double n = 1;
+  for (int d = 0; d < q->n_space; d++)
+    if (q->role[d] == TERN__ROLE_REDUCED) n *= (double)q->size[d];
+  n -= c->attr[CORRECTION].f;
+  q->arg[2] = q->arg[1];
+  q->n_in = 2;
+  tern__operand_param(q, 1, wide, tern__convert((tern_word){.f = n > 0 ? n : 0}, TERN_F64, wide));
+  return TERN_OK;
+}
+
+static tern_rc infer_logsumexp(const tern__call *c, tern__request *q, tern__result *r) {
+  const tern_dtype d = tern__float_of(tern__meet(c, 0, 1));
+  return space_of(c, q, r, d, d);
+}
+
+/* Composites compute 16-bit floats in float32 throughout. */
+static int wide_input(tern__builder *b) {
+  const tern_dtype d = tern__b_dtype(b, tern__b_in(b, 0));
+  return tern__b_cast(b, tern__b_in(b, 0), d == TERN_F64 ? TERN_F64 : TERN_F32);
+}
+
+static int mean_of(tern__builder *b, int x) {
+  const tern_dtype d = tern__b_dtype(b, x);
+  return tern__b_map2(b, TERN_OP_DIV, tern__b_reduce(b, TERN_OP_SUM, x, d), tern__b_count(b, x, d));
+}
+
+static void lower_mean(tern__builder *b) { tern__b_out(b, 0, mean_of(b, wide_input(b))); }
+
+static int variance(tern__builder *b) {
+  const int x = wide_input(b), centred = tern__b_map2(b, TERN_OP_SUB, x, mean_of(b, x));
+  const int squares = tern__b_map2(b, TERN_OP_MUL, centred, centred);
+  return tern__b_map2(b, TERN_OP_DIV, tern__b_reduce(b, TERN_OP_SUM, squares, tern__b_dtype(b, x)), tern__b_in(b, 1));
+}
+
+static void lower_var(tern__builder *b) { tern__b_out(b, 0, variance(b)); }
+static void lower_std(tern__builder *b) { tern__b_out(b, 0, tern__b_map1(b, TERN_OP_SQRT, variance(b))); }
+
+static void lower_logsumexp(tern__builder *b) {
+  const int x = wide_input(b);
+  const tern_dtype d = tern__b_dtype(b, x);
+  const int top = tern__b_reduce(b, TERN_OP_AMAX, x, d);
+  const int shift = tern__b_where(b, tern__b_map1(b, TERN_OP_ISFINITE, top), top, tern__b_const(b, d, 0));
+  const int sum = tern__b_reduce(b, TERN_OP_SUM, tern__b_map1(b, TERN_OP_EXP, tern__b_map2(b, TERN_OP_SUB, x, shift)), d);
+  tern__b_out(b, 0, tern__b_map2(b, TERN_OP_ADD, tern__b_map1(b, TERN_OP_LOG, sum), shift));
+}
+
+static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce_opts *opts) {
+  if (!tern__usable(x, op->name, 1)) return NULL;
+  const int n = opts ? opts->n_axes : 0;
+  if (n < 0 || (n && !opts->axes)) {
+    tern__fail(TERN_E_ARG, "%s: n_axes is %d, axes is %s", op->name, n, opts->axes ? "set" : "NULL");
+    return NULL;
+  }
+  uint64_t mask = n ? 0 : (UINT64_C(1) << x->rank) - 1;
+  for (int i = 0; i < n; i++) {
+    const int axis = tern__axis(op->name, opts->axes[i], x->rank);
+    if (axis < 0) return NULL;
+    if (mask >> axis & 1) {
+      tern__fail(TERN_E_ARG, "%s: axis %d is named twice", op->name, axis);
+      return NULL;
+    }
+    mask |= UINT64_C(1) << axis;
+  }
+  bool keep = opts && opts->keepdims;
+  if (x->rank == 0) { /* one axis of one element */
+    x = tern_reshape(x, (tern_shape){1, {1}});
+    if (!x) return NULL;
+    mask = 1;
+    keep = false;
+  }
+  const tern_dtype dtype = opts ? opts->dtype : TERN_NO_DTYPE;
+  const tern_word attr[N_ATTRS] = {{.u = mask}, {.u = keep}, {.u = (uint64_t)dtype}, {.f = opts ? opts->correction : 0}};
+  return tern__run(op, &x, 1, attr, N_ATTRS);
+}
+
+#define REDUCTION(id, primitive, types, inference, lowering, tolerance, empty, text) \
+  const tern__op tern__op_##id = {.name = #id, .family = "reduce", .operands = "x, axes", .doc = text, .prim = primitive, .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_##types, .infer = inference, .lower = lowering, .absolute = tolerance, .relative = tolerance, \
+                                  .ulp = (tolerance) / 1.2e-7, .of_nothing = empty}; \
+  tern_tensor *tern_##id(tern_tensor *x, const tern_reduce_opts *opts) { return reduce(&tern__op_##id, x, opts); }
+
+REDUCTION(sum, TERN_OP_SUM, NUM, infer_sum, tern__lower_prim, 1e-5, 0, "sum; of small integers and bool in int64 / uint64")
+REDUCTION(prod, TERN_OP_PROD, NUM, infer_sum, tern__lower_prim, 1e-5, 1, "product; of small integers and bool in int64 / uint64")
+REDUCTION(mean, 0, FLOAT, infer_mean, lower_mean, 1e-5, NAN, "mean; integers give float64")
+REDUCTION(max, TERN_OP_AMAX, ANY, infer_same, tern__lower_prim, 0, NAN, "largest; NaN if any is")
+REDUCTION(min, TERN_OP_AMIN, ANY, infer_same, tern__lower_prim, 0, NAN, "smallest; NaN if any is")
+REDUCTION(any, TERN_OP_ANY, ANY, infer_bool, tern__lower_prim, 0, 0, "true where any is nonzero")
+REDUCTION(all, TERN_OP_ALL, ANY, infer_bool, tern__lower_prim, 0, 1, "true where all are nonzero")
+REDUCTION(var, 0, FLOAT, infer_var, lower_var, 1e-5, NAN, "variance, divided by n - correction")
+REDUCTION(std, 0, FLOAT, infer_var, lower_std, 1e-5, NAN, "square root of the variance")
+REDUCTION(logsumexp, 0, FLOAT, infer_logsumexp, lower_logsumexp, 1e-5, -INFINITY, "log(sum(exp(x))) without overflow")
+REDUCTION(argmax, TERN_OP_ARGMAX, ANY, infer_arg, tern__lower_prim, 0, NAN, "index of the largest, int64; the first of equals")
+REDUCTION(argmin, TERN_OP_ARGMIN, ANY, infer_arg, tern__lower_prim, 0, NAN, "index of the smallest, int64; the first of equals")
