@@ -1,0 +1,206 @@
+/* OpenCL C text of matrix multiplication. The blocked form keeps a block of the result in vector registers and reads
+   B by whole vectors (CPUs); the tiled form shares tiles through local memory (GPUs); the plain form does one result
+   an item. */
+#include "dot.h"
+
+/* Batch: arguments, then the offset of each operand for batch number `batch`. who: the operands' letters, as "ABC". */
+static void batch_args(ocl_text *t, const dot_shape *s, const char *who) {
+  for (uint32_t d = 0; d < s->batch; d++) {
+    ocl_add(t, ", long bs%u", d);
+    for (const char *w = who; *w; w++) ocl_add(t, ", long b%c%u", *w, d);
+  }
+}
+
+static void batch_offsets(ocl_text *t, const dot_shape *s, const char *who) {
+  for (const char *w = who; *w; w++) ocl_add(t, "  ix o%c = 0;\n", *w);
+  if (!s->batch) return;
+  ocl_add(t, "  { ix rest = batch, at;\n");
+  for (uint32_t d = s->batch; d-- > 0;) {
+    if (d)
+      ocl_add(t, "    at = rest %% (ix)bs%u; rest /= (ix)bs%u;\n", d, d);
+    else
+      ocl_add(t, "    at = rest;\n");
+    for (const char *w = who; *w; w++) ocl_add(t, "    o%c += at * (ix)b%c%u;\n", *w, *w, d);
+  }
+  ocl_add(t, "  }\n");
+}
+
+static void one_result_args(ocl_text *t, const dot_shape *s, const char *name) {
+  ocl_add(t,
+          "void %s(__global const I_T *A, long a0, __global const I_T *B, long b0, __global O_T *C, long c0, long M, "
+          "long N,\n"
+          "  long K, long ars, long acs, long brs, long bcs, long crs, long ccs, long batches",
+          name);
+  batch_args(t, s, "ABC");
+  ocl_add(t, ") {\n");
+}
+
+static void plain_text(ocl_text *t, const dot_shape *s, bool row) {
+  ocl_add(t, "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\n", DOT_LOCAL);
+  one_result_args(t, s, row ? "dot_row" : "dot_plain");
+  ocl_add(t, "  ulong id = get_global_id(0);\n"
+             "  if (id >= (ulong)M * (ulong)N * (ulong)batches) return;\n"
+             "  const ix n = (ix)(id %% (ulong)N); id /= (ulong)N;\n"
+             "  const ix m = (ix)(id %% (ulong)M);\n"
+             "  const ix batch = (ix)(id / (ulong)M);\n");
+  batch_offsets(t, s, "ABC");
+  ocl_add(t, "  A += a0 + oA + m * (ix)ars; B += b0 + oB + n * (ix)bcs; C += c0 + oC;\n"
+             "  acc_t sum = 0;\n"
+             "  ix k = 0;\n");
+  if (row) {
+    ocl_add(t, "  acc_v part = (acc_v)(0);\n"
+               "  for (; k + VW <= (ix)K; k += VW) part += vload_v(A + k) * vload_v(B + k);\n"
+               "  acc_t lane[VW];\n"
+               "  vstore_v(part, lane);\n"
+               "  for (int h = VW / 2; h > 0; h /= 2) for (int i = 0; i < h; i++) lane[i] += lane[i + h];\n"
+               "  sum = lane[0];\n"
+               "  for (; k < (ix)K; k++) sum += (acc_t)I_LD(A, k) * (acc_t)I_LD(B, k);\n");
+  } else {
+    ocl_add(t, "  for (; k < (ix)K; k++) sum += (acc_t)I_LD(A, k * (ix)acs) * (acc_t)I_LD(B, k * (ix)brs);\n");
+  }
+  ocl_add(t, "  O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)sum);\n}\n");
+}
+
+/* Each work-item computes (span/side)^2 results, spaced `side` apart so that neighbours store neighbours. */
+static void tiled_text(ocl_text *t, const dot_shape *s) {
+  ocl_add(t, "#define SIDE %u\n#define SPAN %u\n#define DEPTH %u\n#define EACH (SPAN / SIDE)\n", s->side, s->span,
+          s->depth);
+  ocl_add(t, "__kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1)))\n");
+  one_result_args(t, s, "dot_tiled");
+  ocl_add(t, "  __local acc_t ta[DEPTH][SPAN + 1], tb[DEPTH][SPAN + 1];\n"
+             "  const ix batch = (ix)get_global_id(2);\n");
+  batch_offsets(t, s, "ABC");
+  ocl_add(t, "  A += a0 + oA; B += b0 + oB; C += c0 + oC;\n"
+             "  const int lx = (int)get_local_id(0), ly = (int)get_local_id(1), id = ly * SIDE + lx;\n"
+             "  const ix m0 = (ix)get_group_id(1) * SPAN, n0 = (ix)get_group_id(0) * SPAN;\n"
+             "  acc_t acc[EACH][EACH];\n"
+             "  for (int i = 0; i < EACH; i++) for (int j = 0; j < EACH; j++) acc[i][j] = 0;\n"
+             "  for (ix k0 = 0; k0 < (ix)K; k0 += DEPTH) {\n"
+             "    for (int e = id; e < DEPTH * SPAN; e += SIDE * SIDE) {\n"
+             "      const int ka = acs == 1 ? e %% DEPTH : e / SPAN, ma = acs == 1 ? e / DEPTH : e %% SPAN;\n"
+             "      const int kb = bcs == 1 ? e / SPAN : e %% DEPTH, nb = bcs == 1 ? e %% SPAN : e / DEPTH;\n"
+             "      ta[ka][ma] = m0 + ma < (ix)M && k0 + ka < (ix)K\n"
+             "        ? (acc_t)I_LD(A, (m0 + ma) * (ix)ars + (k0 + ka) * (ix)acs) : (acc_t)0;\n"
+             "      tb[kb][nb] = n0 + nb < (ix)N && k0 + kb < (ix)K\n"
+             "        ? (acc_t)I_LD(B, (k0 + kb) * (ix)brs + (n0 + nb) * (ix)bcs) : (acc_t)0;\n"
+             "    }\n"
+             "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+             "    for (int k = 0; k < DEPTH; k++) {\n"
+             "      acc_t ra[EACH], rb[EACH];\n"
+             "      for (int i = 0; i < EACH; i++) { ra[i] = ta[k][ly + i * SIDE]; rb[i] = tb[k][lx + i * SIDE]; }\n"
+             "      for (int i = 0; i < EACH; i++) for (int j = 0; j < EACH; j++) acc[i][j] += ra[i] * rb[j];\n"
+             "    }\n"
+             "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+             "  }\n"
+             "  for (int i = 0; i < EACH; i++) for (int j = 0; j < EACH; j++) {\n"
+             "    const ix m = m0 + ly + i * SIDE, n = n0 + lx + j * SIDE;\n"
+             "    if (m < (ix)M && n < (ix)N) O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)acc[i][j]);\n"
+             "  }\n}\n");
+}
+
+static void pack_text(ocl_text *t, const dot_shape *s) {
+  ocl_add(t, "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
+             "void dot_pack(__global const I_T *S, long s0, __global acc_t *P, long p0, long lanes, long n, long K, "
+             "long sl, long sk");
+  batch_args(t, s, "S");
+  ocl_add(
+      t,
+      ") {\n  const ix batch = (ix)get_global_id(2), panel = (ix)get_global_id(1), k0 = (ix)get_global_id(0) * 64;\n");
+  batch_offsets(t, s, "S");
+  ocl_add(t, "  const ix k1 = min(k0 + 64, (ix)K), l = (ix)lanes, first = panel * l, live = min(l, (ix)n - first);\n"
+             "  S += s0 + oS + first * (ix)sl;\n"
+             "  P += p0 + ((batch * (ix)get_global_size(1) + panel) * (ix)K) * l;\n"
+             "  if (sl == 1) {\n"
+             "    for (ix k = k0; k < k1; k++) {\n"
+             "      for (ix i = 0; i < live; i++) P[k * l + i] = (acc_t)I_LD(S, k * (ix)sk + i);\n"
+             "      for (ix i = live; i < l; i++) P[k * l + i] = 0;\n"
+             "    }\n"
+             "  } else {\n"
+             "    for (ix i = 0; i < l; i++)\n"
+             "      for (ix k = k0; k < k1; k++) P[k * l + i] = i < live ? (acc_t)I_LD(S, i * (ix)sl + k * (ix)sk) : "
+             "(acc_t)0;\n"
+             "  }\n}\n");
+}
+
+/* apanel: elements from one block of rows to the next; bpanel: the same of columns, 0 = B is not packed, its columns
+   are contiguous and the last block is moved left so that no vector is cut (only its new columns are stored). Blocks
+   are visited in groups of `super` blocks of rows, which stay in the cache while the panels of B pass by. */
+static void block_head(ocl_text *t, const dot_shape *s, const char *name, uint32_t rows, uint32_t vecs) {
+  ocl_add(t,
+          "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
+          "void %s(__global const acc_t *A, long a0, __global const acc_t *B, long b0, __global O_T *C, long c0, long "
+          "M, long N,\n"
+          "  long K, long apanel, long ars, long acs, long bpanel, long brs, long crs, long ccs, long super, long add",
+          name);
+  batch_args(t, s, "ABC");
+  ocl_add(t, ") {\n  const ix batch = (ix)get_global_id(1);\n");
+  batch_offsets(t, s, "ABC");
+  ocl_add(
+      t,
+      "  const int R = %u, NR = %u * VW;\n"
+      "  const ix ni = ((ix)M + R - 1) / R, nj = ((ix)N + NR - 1) / NR, per = (ix)super * nj, id = "
+      "(ix)get_global_id(0);\n"
+      "  const ix group = id / per, in = id %% per, high = min((ix)super, ni - group * (ix)super);\n"
+      "  const ix i = group * (ix)super + in %% high, j = in / high, i0 = i * R;\n"
+      "  const ix j0 = bpanel ? j * NR : min(j * NR, (ix)N - NR), jlo = j * NR - j0, jhi = min((ix)NR, (ix)N - j0);\n"
+      "  __global const acc_t *b = B + b0 + oB + (bpanel ? j * (ix)bpanel : j0);\n"
+      "  __global const acc_t *a = A + a0 + oA + i * (ix)apanel;\n"
+      "  C += c0 + oC;\n",
+      rows, vecs);
+}
+
+/* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in
+   memory. */
+static void block_text(ocl_text *t, const dot_shape *s, const char *name, uint32_t rows, uint32_t vecs, bool direct) {
+  block_head(t, s, name, rows, vecs);
+  for (uint32_t r = 0; r < rows; r++) {
+    ocl_add(t, "  __global const acc_t *row%u = a + (min(i0 + %u, (ix)M - 1) - i0) * (ix)ars;\n", r, r);
+    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "  acc_v c%u_%u = (acc_v)(0);\n", r, v);
+  }
+  ocl_add(t, "  for (ix k = 0; k < (ix)K; k++) {\n");
+  for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "    const acc_v x%u = vload_v(b + %u * VW);\n", v, v);
+  for (uint32_t r = 0; r < rows; r++) {
+    ocl_add(t, "    { const acc_v y = (acc_v)(*row%u);", r);
+    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, " c%u_%u += y * x%u;", r, v, v);
+    ocl_add(t, " row%u += (ix)acs; }\n", r);
+  }
+  ocl_add(t, "    b += (ix)brs;\n  }\n");
+  ocl_add(t, "  acc_t lane[%u * VW];\n", rows * vecs);
+  for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "  vstore_v(c%u_%u, lane + %u * VW);\n", r, v, r * vecs + v);
+  ocl_add(t, "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
+             "    __global O_T *to = C + (i0 + r) * (ix)crs + j0 * (ix)ccs;\n");
+  if (direct) /* only then is a long K cut, and later pieces added to the result */
+    ocl_add(t, "    if (jlo == 0 && jhi == NR && ccs == 1) {\n"
+               "      for (int v = 0; v < NR; v += VW) {\n"
+               "        acc_v sum = vload_v(lane + r * NR + v);\n"
+               "        if (add) sum += vload_v((__global const acc_t *)to + v);\n"
+               "        vstore_v(sum, (__global acc_t *)to + v);\n"
+               "      }\n"
+               "      continue;\n"
+               "    }\n"
+               "    if (add) for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += (acc_t)to[c * (ix)ccs];\n");
+  ocl_add(t, "    for (ix c = jlo; c < jhi; c++) O_ST(to, c * (ix)ccs, (O_C)lane[r * NR + c]);\n"
+             "  }\n}\n");
+}
+
+void dot_text(ocl_text *t, const tern_dev *dev, const dot_shape *s) {
+  ocl_add_prelude(t, dev, s->idx32);
+  ocl_add_dtype(t, "I", s->in);
+  ocl_add_dtype(t, "O", s->out);
+  /* integers wrap: they accumulate unsigned, in the output's width or in 32 bits */
+  const uint32_t size = ocl_item_size(s->out);
+  const char *acc = ocl_is_float(s->out) ? ocl_compute(s->out) : size == 8 ? "ulong" : "uint";
+  const bool direct =
+      ocl_item_size(s->in) == size && (s->in == TERN_F32 || s->in == TERN_F64 || (!ocl_is_float(s->in) && size >= 4));
+  ocl_add(t, "typedef %s acc_t;\ntypedef %s%u acc_v;\n#define VW %u\n", acc, acc, s->width, s->width);
+  ocl_add(t, "#define vload_v(p) vload%u(0, p)\n#define vstore_v(v, p) vstore%u(v, 0, p)\n", s->width, s->width);
+  plain_text(t, s, false);
+  if (s->has & DOT_HAS_ROW) plain_text(t, s, true);
+  if (s->has & DOT_HAS_TILED) tiled_text(t, s);
+  if (s->has & DOT_HAS_BLOCK) {
+    pack_text(t, s);
+    block_text(t, s, "dot_block", s->rows, s->vecs, direct);
+  }
+  if (s->has & DOT_HAS_BLOCK1) block_text(t, s, "dot_block1", s->rows1, s->vecs1, direct);
+}

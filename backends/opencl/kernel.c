@@ -1,0 +1,131 @@
+/* supports, compile and launch: each kind of region goes to the file that knows it. A launch sets the arguments of
+   ready kernels and enqueues them: nothing is allocated, nothing is waited for. */
+#include "ocl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+  tern_rc (*supports)(tern_dev *, const tern_region *);
+  tern_rc (*compile)(tern_dev *, const tern_region *, tern_kernel **, tern_kernel_info *);
+} kinds[] = {{ocl_dot_supports, ocl_dot_compile},
+             {ocl_gather_supports, ocl_gather_compile},
+             {ocl_sort_supports, ocl_sort_compile},
+             {ocl_scan_supports, ocl_scan_compile},
+             {ocl_region_supports, ocl_region_compile}};
+enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
+
+/* What holds for every kind: a compiler, and dtypes and layouts that the device has. */
+static tern_rc common(const tern_dev *dev, const tern_region *r) {
+  if (!dev->id->compiler || !r->n_nodes || (r->flags & ~(uint32_t)(TERN_R_IDX32 | TERN_R_DETERMINISTIC)))
+    return TERN_E_UNSUPPORTED;
+  for (uint32_t i = 0; i < r->n_values; i++) {
+    const tern_value *v = &r->values[i];
+    if (v->layout || v->rank > TERN_MAX_RANK || !ocl_has_dtype(dev->id, v->dtype)) return TERN_E_UNSUPPORTED;
+  }
+  return TERN_OK;
+}
+
+static int kind_of(tern_dev *dev, const tern_region *r) {
+  if (common(dev, r)) return -1;
+  for (int i = 0; i < N_KINDS; i++)
+    if (kinds[i].supports(dev, r) == TERN_OK) return i;
+  return -1;
+}
+
+tern_rc ocl_supports(tern_dev *dev, const tern_region *r, uint32_t *want_static) {
+  (void)want_static;
+  if (!ocl_alive()) return ocl_forked(dev->drv);
+  return kind_of(dev, r) < 0 ? TERN_E_UNSUPPORTED : TERN_OK;
+}
+
+tern_rc ocl_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
+  if (!ocl_alive()) return ocl_forked(dev->drv);
+  const int kind = kind_of(dev, r);
+  if (kind < 0)
+    return ocl_error(dev->drv, dev->id, TERN_E_UNSUPPORTED, "this region is not one that supports() accepts");
+  return kinds[kind].compile(dev, r, out, info);
+}
+
+tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *words, uint64_t *bytes) {
+  if (k->workspace) return k->workspace(dev, k, words, bytes);
+  *bytes = 0;
+  return TERN_OK;
+}
+
+tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
+  if (!ocl_alive()) return ocl_forked(dev->drv);
+  tern_rc rc = ocl_queue_enter(q);
+  if (rc) return rc;
+  tern_kernel *mine = (tern_kernel *)(uintptr_t)k; /* its cl_kernels hold arguments: changed under the lock only */
+  pthread_mutex_lock(&mine->lock);
+  rc = mine->launch(dev, q, mine, l);
+  pthread_mutex_unlock(&mine->lock);
+  if (!rc && mine->program && atomic_load_explicit(&mine->program->save, memory_order_relaxed) == 1)
+    atomic_store(&mine->program->save, 2);
+  return rc;
+}
+
+void ocl_kernel_free(tern_dev *dev, tern_kernel *k) {
+  if (!k) return;
+  if (ocl_alive()) {
+    if (k->destroy) k->destroy(dev, k);
+    ocl_program_put(dev, k->program);
+  }
+  pthread_mutex_destroy(&k->lock);
+  free(k);
+}
+
+tern_rc ocl_kernel_alloc(tern_dev *dev, size_t size, const char *source, const char *what, tern_kernel **out) {
+  tern_kernel *k = calloc(1, size);
+  if (!k) return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
+  const tern_rc rc = ocl_program_get(dev, source, what, &k->program);
+  if (rc) {
+    free(k);
+    return rc;
+  }
+  pthread_mutex_init(&k->lock, NULL);
+  *out = k;
+  return TERN_OK;
+}
+
+tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_uint dims, const size_t *groups,
+                const size_t *local) {
+  if (c->rc != CL_SUCCESS) return ocl_failed(dev, what, c->rc);
+  size_t global[3];
+  for (cl_uint d = 0; d < dims; d++) {
+    if (!groups[d] || __builtin_mul_overflow(groups[d], local[d], &global[d]))
+      return ocl_error(dev->drv, dev->id, TERN_E_ARG, "%s: a range of %zu groups of %zu", what, groups[d], local[d]);
+  }
+  const cl_int err = clEnqueueNDRangeKernel(q->q, c->kernel, dims, NULL, global, local, 0, NULL, NULL);
+  return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, what, err);
+}
+
+tern_rc ocl_run1(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, uint64_t items, size_t local) {
+  const size_t groups = (size_t)((items + local - 1) / local);
+  return ocl_run(dev, q, c, what, 1, &groups, &local);
+}
+
+tern_rc ocl_check_launch(tern_dev *dev, const tern_launch *l, uint32_t n_args, uint64_t workspace) {
+  if (l->n_args < n_args)
+    return ocl_error(dev->drv, dev->id, TERN_E_ARG, "a launch with %u arguments for a kernel of %u", l->n_args, n_args);
+  for (uint32_t i = 0; i < n_args; i++)
+    if (!l->args[i].mem) return ocl_error(dev->drv, dev->id, TERN_E_ARG, "a launch without argument %u", i);
+  if (workspace && (!l->workspace.mem || l->workspace.offset > l->workspace.mem->size ||
+                    workspace > l->workspace.mem->size - l->workspace.offset))
+    return ocl_error(dev->drv, dev->id, TERN_E_ARG, "a launch without its workspace of %llu bytes",
+                     (unsigned long long)workspace);
+  return TERN_OK;
+}
+
+bool ocl_single(const tern_region *r, uint32_t op, uint32_t n_in, const tern_value *v[3]) {
+  if (r->n_nodes != 1 || r->nodes[0].op != op || r->nodes[0].n_in != n_in || r->nodes[0].n_out != 1 || n_in > 2)
+    return false;
+  const tern_node *n = &r->nodes[0];
+  for (uint32_t i = 0; i < n_in; i++) {
+    v[i] = &r->values[r->edges[n->in + i]];
+    if (v[i]->kind != TERN_V_IN || v[i]->slot >= r->n_args) return false;
+  }
+  v[n_in] = &r->values[r->edges[n->out]];
+  return v[n_in]->kind == TERN_V_OUT && v[n_in]->slot < r->n_args;
+}
