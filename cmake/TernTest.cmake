@@ -1,0 +1,25 @@
+# tern_test: a ctest entry of a program, with the environment, time limit and launcher (emulator, valgrind) of them all.
+set(TERN_TEST_TIMEOUT 120)
+if(TERN_SANITIZE OR CMAKE_CROSSCOMPILING)
+  set(TERN_TEST_TIMEOUT 600)
+endif()
+set(TERN_TEST_ENVIRONMENT "TERN_PLUGIN_PATH=${TERN_PLUGIN_OUTPUT_DIR}"
+  "TERN_FALLBACK=error"
+  "TERN_CACHE_DIR=${PROJECT_BINARY_DIR}/cache"
+  "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:check_initialization_order=1"
+  "UBSAN_OPTIONS=print_stacktrace=1"
+  "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
+  "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+
+# tern_test(NAME PROGRAM DEVICE labels... [ARGUMENTS arguments...])
+function(tern_test name program device)
+  cmake_parse_arguments(PARSE_ARGV 3 test "" "" ARGUMENTS)
+  add_test(NAME ${name} COMMAND ${CMAKE_CROSSCOMPILING_EMULATOR} ${TERN_TEST_LAUNCHER} $<TARGET_FILE:${program}>
+    ${test_ARGUMENTS})
+  set(limit ${TERN_TEST_TIMEOUT})
+  if(device MATCHES "^opencl")
+    math(EXPR limit "${TERN_TEST_TIMEOUT} * 5") # PoCL compiles each kernel once
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${limit} LABELS "${test_UNPARSED_ARGUMENTS}" SKIP_RETURN_CODE 77
+    ENVIRONMENT "TERN_DEVICE=${device};${TERN_TEST_ENVIRONMENT}")
+endfunction()
