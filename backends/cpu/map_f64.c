@@ -57,6 +57,7 @@ static __attribute__((noinline)) vd repair(vd r, vd x, int mask, double (*f)(dou
     const int far = vd_beyond(x, LIMIT);                                                          \
     return __builtin_expect(far != 0, 0) ? repair(r, x, far, FN) : r;                             \
   }
+REPAIRED(v_exp, exp, 709)
 REPAIRED(v_log1p, log1p, 1e300)
 REPAIRED(v_asinh, asinh, 1e150)
 REPAIRED(v_acosh, acosh, 1e150)
@@ -69,6 +70,13 @@ VM_INLINE vd v_sinpi(vd x) {
 }
 VM_INLINE vd v_cospi(vd x) {
   return SLEEF(cospi, 05)(v_wrap2(x)) + 0.0; /* IEEE 754: cosPi(n + 1/2) is +0 */
+}
+VM_INLINE vd v_pow(vd x, vd y) {
+  vd r = SLEEF(pow, 10)(x, y);
+  const int far = vd_beyond(r, 1e308);
+  for (int i = 0; far && i < LANES; i++)
+    if (far >> i & 1) r[i] = pow(x[i], y[i]);
+  return r;
 }
 #define MATHS1(NAME, FN, ULP) VECTOR1(NAME, SLEEF(FN, ULP))
 #define VECTOR1(NAME, FN)                                                                   \
@@ -91,10 +99,11 @@ VM_INLINE vd v_cospi(vd x) {
     const int r = (int)(n - i);                                                             \
     if (r) vd_store_part(o + i, FN(A_PART, B_PART), r);                                     \
   }
-#define MATHS2(NAME, FN, ULP)                                                                                        \
-  VECTOR2(NAME##_0, SLEEF(FN, ULP), vd_load(a + i), vd_load(b + i), vd_load_part(a + i, r), vd_load_part(b + i, r))  \
-  VECTOR2(NAME##_1, SLEEF(FN, ULP), vd_set(a0), vd_load(b + i), vd_set(a0), vd_load_part(b + i, r))                  \
-  VECTOR2(NAME##_2, SLEEF(FN, ULP), vd_load(a + i), vd_set(b0), vd_load_part(a + i, r), vd_set(b0))
+#define VECTOR2_ALL(NAME, FN)                                                                              \
+  VECTOR2(NAME##_0, FN, vd_load(a + i), vd_load(b + i), vd_load_part(a + i, r), vd_load_part(b + i, r))    \
+  VECTOR2(NAME##_1, FN, vd_set(a0), vd_load(b + i), vd_set(a0), vd_load_part(b + i, r))                    \
+  VECTOR2(NAME##_2, FN, vd_load(a + i), vd_set(b0), vd_load_part(a + i, r), vd_set(b0))
+#define MATHS2(NAME, FN, ULP) VECTOR2_ALL(NAME, SLEEF(FN, ULP))
 #else
 #define MATHS1(NAME, FN, ULP) LIBM1(NAME, FN)
 #define MATHS2(NAME, FN, ULP) LIBM2(NAME, FN)
@@ -107,7 +116,6 @@ static double sincospi_of(double x, int shift) {
 }
 #endif
 
-MATHS1(exp_f64, exp, 10)
 MATHS1(exp2_f64, exp2, 10)
 MATHS1(expm1_f64, expm1, 10)
 MATHS1(log_f64, log, 10)
@@ -126,17 +134,20 @@ MATHS1(tanh_f64, tanh, 10)
 MATHS1(atanh_f64, atanh, 10)
 MATHS1(erf_f64, erf, 10)
 MATHS1(erfc_f64, erfc, 15)
-MATHS2(general_pow, pow, 10)
 MATHS2(atan2_f64, atan2, 10)
 MATHS2(hypot_f64, hypot, 05)
 MAP_FN1(rsqrt_f64, double, double, 1.0 / sqrt(x))
 #ifdef SLEEF
+VECTOR1(exp_f64, v_exp)
+VECTOR2_ALL(general_pow, v_pow)
 VECTOR1(log1p_f64, v_log1p)
 VECTOR1(asinh_f64, v_asinh)
 VECTOR1(acosh_f64, v_acosh)
 VECTOR1(sinpi_f64, v_sinpi)
 VECTOR1(cospi_f64, v_cospi)
 #else
+LIBM1(exp_f64, exp)
+LIBM2(general_pow, pow)
 LIBM1(log1p_f64, log1p)
 LIBM1(asinh_f64, asinh)
 LIBM1(acosh_f64, acosh)

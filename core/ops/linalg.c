@@ -136,6 +136,8 @@ tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b) {
     }
   tern_tensor *wide = tern_permute(b, order, b->rank);
   if (!wide) return NULL;
-  tern_tensor *flat = tern_reshape(wide, (tern_shape){2, {wide->shape[0], wide->shape[0] ? -1 : 0}});
+  int64_t columns = 1;
+  for (int d = 1; d < wide->rank; d++) columns *= wide->shape[d];
+  tern_tensor *flat = tern_reshape(wide, (tern_shape){2, {wide->shape[0], columns}});
   return tern_reshape(tern_matmul(a, flat), shape);
 }

@@ -88,12 +88,32 @@ static int unit(tern__builder *b, tern_dtype out, uint32_t stream) {
   return scaled(b, tern__b_cast(b, shift(b, bits(b, stream), 32 - keep), TERN_F32), ldexp(1, -keep));
 }
 
+/* The largest number of dtype d below high (which need not be one). */
+static double below(tern_dtype d, double high) {
+  double x = high, step = fabs(high) * 0x1p-60 + 0x1p-1074;
+  for (;;) {
+    const double rounded = tern__convert((tern_word){.f = x}, TERN_F64, d).f;
+    if (rounded < high) return rounded;
+    x = high - step;
+    step *= 2;
+  }
+}
+
+/* As infer_float, with the largest result as a third PARAM. */
+static tern_rc infer_uniform(const tern__call *c, tern__request *q, tern__result *r) {
+  infer_float(c, q, r);
+  q->arg[5] = q->arg[4];
+  q->n_in = 5;
+  tern__operand_param(q, 4, wide(r->dtype), (tern_word){.f = below(r->dtype, c->attr[c->attr[0].i + 1 + B].f)});
+  return TERN_OK;
+}
+
 /* low + u * (high - low), kept below high */
 static void lower_uniform(tern__builder *b) {
   const tern__request *q = tern__b_request(b);
   const int low = tern__b_in(b, 2), high = tern__b_in(b, 3);
   const int x = tern__b_map2(b, TERN_OP_MUL, unit(b, (tern_dtype)q->arg[q->n_in].dtype, 0), tern__b_map2(b, TERN_OP_SUB, high, low));
-  tern__b_out(b, 0, tern__b_map2(b, TERN_OP_MINIMUM, tern__b_map2(b, TERN_OP_ADD, x, low), tern__b_map2(b, TERN_OP_NEXTAFTER, high, low)));
+  tern__b_out(b, 0, tern__b_map2(b, TERN_OP_MINIMUM, tern__b_map2(b, TERN_OP_ADD, x, low), tern__b_in(b, 4)));
 }
 
 /* Box and Muller (1958): sqrt(-2 log(1 - u)) cos(2 pi v) */
@@ -149,7 +169,7 @@ static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
 #define RANDOM(id, args, types, inference, lowering, tolerance, text) \
   const tern__op tern__op_##id = {.name = #id, .family = "random", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_##types, \
                                   .infer = inference, .lower = lowering, .absolute = tolerance, .relative = tolerance, .ulp = (tolerance) / 1.2e-7};
-RANDOM(random_uniform, "shape", FLOAT, infer_float, lower_uniform, 0, "uniform in [low, high)")
+RANDOM(random_uniform, "shape", FLOAT, infer_uniform, lower_uniform, 0, "uniform in [low, high)")
 RANDOM(random_normal, "shape", FLOAT, infer_float, lower_normal, 1e-6, "normal")
 RANDOM(random_integers, "shape, low, high", INT, infer_integers, lower_integers, 0, "integers in [low, high)")
 RANDOM(random_bernoulli, "shape, p", ANY, infer_bernoulli, lower_bernoulli, 0, "true with probability p")

@@ -113,6 +113,10 @@ static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce
     tern__fail(TERN_E_ARG, "%s: n_axes is %d, axes is %s", op->name, n, opts->axes ? "set" : "NULL");
     return NULL;
   }
+  if (opts && (opts->dtype < TERN_NO_DTYPE || opts->dtype >= TERN_DTYPE_END)) {
+    tern__fail(TERN_E_ARG, "%s: %d is not a dtype", op->name, (int)opts->dtype);
+    return NULL;
+  }
   uint64_t mask = n ? 0 : (UINT64_C(1) << x->rank) - 1;
   for (int i = 0; i < n; i++) {
     const int axis = tern__axis(op->name, opts->axes[i], x->rank);

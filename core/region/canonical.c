@@ -96,7 +96,7 @@ void tern__canonicalise(tern__request *q) {
     has[i] = a->kind != TERN_V_PARAM;
     if (a->kind != TERN_V_IN) continue;
     for (int d = 0; d < q->n_space; d++)
-      if (a->dim[d] != TERN__ONE && a->stride[d] == 0 && q->role[d] != TERN__ROLE_FIXED) a->dim[d] = TERN__ONE;
+      if (a->dim[d] != TERN__ONE && a->stride[d] == 0 && (q->role[d] == TERN__ROLE_MAP || q->role[d] == TERN__ROLE_BATCH)) a->dim[d] = TERN__ONE;
   }
   for (int d = 0; d < q->n_space; d++) {
     const bool reduced = q->role[d] == TERN__ROLE_REDUCED;
