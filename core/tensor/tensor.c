@@ -10,8 +10,7 @@
 #define BATCH 64       /* headers made at a time */
 #define KEEP_HEADERS 4096 /* a thread keeps at most this many */
 
-tern_tensor tern__none = {.live = TERN__DEAD};
-tern_tensor *const TERN_NONE = &tern__none;
+tern_tensor tern_none = {.live = TERN__DEAD};
 
 static struct {
   pthread_mutex_t lock;
@@ -213,7 +212,10 @@ bool tern__shape_ok(const char *op, tern_shape shape, tern_dtype dtype) {
 }
 
 tern_shape tern_shape_of(int rank, const int64_t *dim) {
-  tern_shape shape = {.rank = rank >= 0 && rank <= TERN_MAX_RANK ? rank : -1};
-  for (int d = 0; d < shape.rank; d++) shape.dim[d] = dim[d];
+  tern_shape shape; /* an initialiser would clear it with a slow string instruction */
+  shape.rank = rank >= 0 && rank <= TERN_MAX_RANK ? rank : -1;
+  int d = 0;
+  for (; d < shape.rank; d++) shape.dim[d] = dim[d];
+  for (; d < TERN_MAX_RANK; d++) shape.dim[d] = 0;
   return shape;
 }

@@ -50,8 +50,6 @@ bool tern__unusable(const tern_tensor *t, const char *op, int argument);
 /* Give a finished thread's headers to the others. */
 void tern__headers_give_back(tern__thread *t);
 
-extern tern_tensor tern__none;
-
 /* Whether the handle may be used; if not, the error is recorded (unless one is pending). argument counts from 1. */
 static inline bool tern__usable(const tern_tensor *t, const char *op, int argument) {
   if (TERN__LIKELY(t != NULL && t->live == TERN__LIVE)) return true;

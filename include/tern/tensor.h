@@ -26,7 +26,8 @@ extern "C" {
 #endif
 
 /* An optional tensor argument that is left out (NULL would mean that making it failed). */
-TERN_API extern tern_tensor *const TERN_NONE;
+TERN_API extern tern_tensor tern_none;
+#define TERN_NONE (&tern_none)
 /* An option that is meant to be exactly 0 where 0 means "default". */
 #define TERN_ZERO (-0.0)
 
