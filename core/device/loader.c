@@ -7,6 +7,7 @@
 #include "device/elf.h"
 #include <dirent.h>
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +86,10 @@ static tern_rc add_file(const char *folder, const char *file) {
 
 #define MAX_PLUGINS 128
 
-static tern_rc scan_folder(const char *folder) {
+static tern_rc scan_folder(const char *named) {
   struct dirent **entries = NULL;
+  char folder[PATH_MAX];
+  if (!realpath(named, folder)) return TERN_OK; /* no such folder: no plugins */
   const int n = scandir(folder, &entries, is_plugin, alphasort);
   tern_rc rc = TERN_OK;
   for (int i = 0; i < n; i++) {
@@ -187,17 +190,25 @@ static void open_file(tern__plugin *p) {
   take_table(p);
 }
 
-/* Of several plugins of one name the highest score stays, then the earliest. */
+static bool competes(const tern__plugin *p, const char *name) { return p->name && !p->refused && !strcmp(p->name, name); }
+
+/* Of several plugins of one name a running one stays, else the highest score, then the earliest. */
 static void choose(void) {
   tern__registry *r = &tern__devices;
-  for (int i = 0; i < r->n_plugins; i++)
+  for (int i = 0; i < r->n_plugins; i++) {
+    const tern__plugin *best = &r->plugins[i];
+    if (!best->name || best->refused) continue;
     for (int j = 0; j < r->n_plugins; j++) {
-      tern__plugin *a = &r->plugins[i], *b = &r->plugins[j];
-      if (i == j || a->refused || b->refused || !a->name || !b->name || strcmp(a->name, b->name)) continue;
-      if (a->started && !b->started) refuse(b, "another plugin named \"%s\" is already running: %s", b->name, a->path);
-      else if (!b->started && (a->score > b->score || (a->score == b->score && i < j)))
-        refuse(b, "another plugin named \"%s\" has score %d (this one %d): %s", b->name, a->score, b->score, a->path);
+      const tern__plugin *p = &r->plugins[j];
+      if (competes(p, best->name) && (p->started > best->started || (p->started == best->started && p->score > best->score))) best = p;
     }
+    for (int j = 0; j < r->n_plugins; j++) {
+      tern__plugin *p = &r->plugins[j];
+      if (p != best && competes(p, best->name))
+        refuse(p, "%s is also named \"%s\" and %s", best->path, best->name, best->started ? "runs already" :
+               best->score > p->score ? "has a higher score" : "comes first");
+    }
+  }
 }
 
 static bool begins(const char *file, const char *name, size_t n) {

@@ -183,7 +183,7 @@ tern_tensor *tern_to(tern_tensor *t, const char *name) {
     tern_device_end(&mark);
     return solid;
   }
-  if (t->device == d) return tern__push(tern__ref(t));
+  if (t->device == d) return tern__itself(t);
   tern_tensor *dense = tern_contiguous(t);
   tern_tensor *out = dense ? tern__new(d, (tern_dtype)t->dtype, t->rank, t->shape, "to") : NULL;
   if (!out) return NULL;

@@ -62,7 +62,7 @@ tern_rc tern__space(const tern__call *c, tern__request *q) {
 }
 
 tern_rc tern__check_dtype(const tern__call *c, tern_dtype d) {
-  if (c->op->dtypes >> d & 1) return TERN_OK;
+  if (d > TERN_NO_DTYPE && d < TERN_DTYPE_END && c->op->dtypes >> d & 1) return TERN_OK;
   char accepted[160] = "", text[1400] = "";
   int at = 0;
   for (int k = 1; k < TERN_DTYPE_END; k++)

@@ -66,7 +66,7 @@ UNARY(signbit, SIGNBIT, FLOAT, 1, 0, "true where the sign bit is set")
 /* Integers are whole already. */
 static tern_tensor *rounded(const tern__op *op, tern_tensor *x) {
   if (!tern__usable(x, op->name, 1)) return NULL;
-  if (tern__is_int((tern_dtype)x->dtype)) return tern__push(tern__ref(x));
+  if (tern__is_int((tern_dtype)x->dtype)) return tern__itself(x);
   return tern__run1(op, x);
 }
 
@@ -92,7 +92,7 @@ tern_tensor *tern_clone(tern_tensor *x) {
 
 tern_tensor *tern_contiguous(tern_tensor *x) {
   if (!tern__usable(x, "contiguous", 1)) return NULL;
-  return x->flags & TERN__CONTIG ? tern__push(tern__ref(x)) : tern_clone(x);
+  return x->flags & TERN__CONTIG ? tern__itself(x) : tern_clone(x);
 }
 
 static tern_rc infer_cast(const tern__call *c, tern__request *q, tern__result *r) {
@@ -118,7 +118,7 @@ tern_tensor *tern_cast(tern_tensor *x, tern_dtype dtype) {
     return NULL;
   }
   if (x->flags & TERN__WEAK) return tern__solid(x, dtype);
-  if (x->dtype == dtype) return tern__push(tern__ref(x));
+  if (x->dtype == dtype) return tern__itself(x);
   const tern_word attr = {.i = dtype};
   return tern__run(&tern__op_cast, &x, 1, &attr, 1);
 }

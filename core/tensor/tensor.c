@@ -189,6 +189,11 @@ tern_tensor *tern__view_header(tern_tensor *t) {
   return v;
 }
 
+tern_tensor *tern__itself(tern_tensor *x) {
+  if (!(x->flags & TERN__VARIABLE)) return tern__push(tern__ref(x));
+  return tern_reshape(x, tern_shape_of(x->rank, x->shape));
+}
+
 const char *tern__shape_text(char *buffer, int rank, const int64_t *shape) {
   int at = snprintf(buffer, 200, "(");
   for (int d = 0; d < rank; d++) at += snprintf(buffer + at, 200 - (size_t)at, d ? ", %lld" : "%lld", (long long)shape[d]);

@@ -86,6 +86,8 @@ tern_tensor *tern__new(struct tern__device *device, tern_dtype dtype, int rank, 
 /* A view header sharing t's storage (one reference, not in any scope): dtype, device, offset copied; the caller sets shape,
    stride, rank and numel, then calls tern__set_contig_flag. */
 tern_tensor *tern__view_header(tern_tensor *t);
+/* Another handle to x's value: x itself, or a view of a variable, which keeps the value that it has now. Borrowed from the scope. */
+tern_tensor *tern__itself(tern_tensor *x);
 /* Elements of a shape; -1 when a size is negative or the product (times 8 bytes) overflows. */
 int64_t tern__numel(int rank, const int64_t *shape);
 /* "(2, 3)" into a buffer of at least 200 bytes; returns it. */
