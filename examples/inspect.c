@@ -4,7 +4,8 @@
 int main(void) {
   TERN_SCOPE;
   tern_tensor *x = tern_f32(TERN_SHAPE(2, 2), 1, 2, 3, 4);
-  tern_tensor *weights = tern_variable(tern_f32(TERN_SHAPE(2, 2), 0.5, 0.2, 0.3, 0.4), &(tern_variable_opts){.name = "weights"});
+  tern_tensor *weights =
+      tern_variable(tern_f32(TERN_SHAPE(2, 2), 0.5, 0.2, 0.3, 0.4), &(tern_variable_opts){.name = "weights"});
   tern_tensor *bias = tern_f32(TERN_SHAPE(2), 0.1, 0.1);
 
   tern_print(x);

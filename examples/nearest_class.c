@@ -51,14 +51,17 @@ static void progress(int64_t done, int64_t all) {
 
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--help")) {
-    printf("usage: nearest_class [FOLDER]   classify Fashion-MNIST by the nearest class mean (TERN_DEVICE chooses the device)\n");
+    printf("usage: nearest_class [FOLDER]   classify Fashion-MNIST by the nearest class mean (TERN_DEVICE chooses the "
+           "device)\n");
     return 0;
   }
   TERN_SCOPE;
   const char *folder = argc > 1 ? argv[1] : "/usr/share/datasets/fashion-mnist";
   const double began = seconds();
-  tern_tensor *train = read_file(folder, "train-images-idx3-ubyte.gz"), *train_labels = read_file(folder, "train-labels-idx1-ubyte.gz");
-  tern_tensor *test = read_file(folder, "t10k-images-idx3-ubyte.gz"), *test_labels = read_file(folder, "t10k-labels-idx1-ubyte.gz");
+  tern_tensor *train = read_file(folder, "train-images-idx3-ubyte.gz"),
+              *train_labels = read_file(folder, "train-labels-idx1-ubyte.gz");
+  tern_tensor *test = read_file(folder, "t10k-images-idx3-ubyte.gz"),
+              *test_labels = read_file(folder, "t10k-labels-idx1-ubyte.gz");
   if (tern_error_code()) {
     fprintf(stderr, "nearest_class: %s\n  (apt install dataset-fashion-mnist, or name the folder)\n", tern_error());
     return 1;
@@ -71,7 +74,8 @@ int main(int argc, char **argv) {
     TERN_SCOPE;
     const tern_range batch = TERN_RANGE(at, at + BATCH, 1);
     tern_tensor *guess = nearest(rows(tern_slice(test, &batch, 1)), means);
-    tern_tensor *is = tern_one_hot(tern_slice(test_labels, &batch, 1), CLASSES, TERN_F32), *said = tern_one_hot(guess, CLASSES, TERN_F32);
+    tern_tensor *is = tern_one_hot(tern_slice(test_labels, &batch, 1), CLASSES, TERN_F32),
+                *said = tern_one_hot(guess, CLASSES, TERN_F32);
     confusion = tern_escape(tern_add(confusion, tern_matmul(tern_transpose(is), said)));
     progress(at + BATCH < n ? at + BATCH : n, n);
   }

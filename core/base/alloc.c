@@ -5,9 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct {
-  atomic_long fail_at, count;
-} fuse;
+static struct { atomic_long fail_at, count; } fuse;
 
 static int blown(void) {
   const long now = atomic_fetch_add_explicit(&fuse.count, 1, memory_order_relaxed) + 1;

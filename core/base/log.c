@@ -19,7 +19,8 @@ static int level_of(const char *part) {
     const char *colon = memchr(at, ':', item);
     const char *name = colon ? colon + 1 : at;
     const int found = level_named(name, item - (size_t)(name - at));
-    if (found >= 0 && (!colon || (strlen(part) == (size_t)(colon - at) && !strncmp(part, at, strlen(part))))) level = found;
+    if (found >= 0 && (!colon || (strlen(part) == (size_t)(colon - at) && !strncmp(part, at, strlen(part)))))
+      level = found;
     at += item + (at[item] == ',');
   }
   return level;

@@ -29,15 +29,18 @@ static void find_cache_dir(void) {
   const char *base = state.options.cache_dir, *home = getenv("HOME"), *xdg = getenv("XDG_CACHE_HOME");
   const size_t size = sizeof state.cache_dir;
   int n = 0;
-  if (*base) n = snprintf(state.cache_dir, size, "%s", base);
-  else if (xdg && *xdg) n = snprintf(state.cache_dir, size, "%s/tern", xdg);
-  else if (home && *home) n = snprintf(state.cache_dir, size, "%s/.cache/tern", home);
+  if (*base)
+    n = snprintf(state.cache_dir, size, "%s", base);
+  else if (xdg && *xdg)
+    n = snprintf(state.cache_dir, size, "%s/tern", xdg);
+  else if (home && *home)
+    n = snprintf(state.cache_dir, size, "%s/.cache/tern", home);
   if (n < 0 || (size_t)n >= size) state.cache_dir[0] = 0;
 }
 
 static void read_all(void) {
   int i = 0;
-#define OPTION(field, variable, standard, meaning) \
+#define OPTION(field, variable, standard, meaning)         \
   state.options.field = read_variable(variable, standard); \
   rows[i++].value = state.options.field;
 #include "base/options.def"

@@ -8,7 +8,9 @@ typedef struct tern__options {
 #undef OPTION
 } tern__options;
 
-typedef struct tern__option_row { const char *variable, *value, *fallback, *meaning; } tern__option_row;
+typedef struct tern__option_row {
+  const char *variable, *value, *fallback, *meaning;
+} tern__option_row;
 
 /* The process's options; the first call reads the environment. Never NULL. */
 const tern__options *tern__opt(void);

@@ -81,7 +81,9 @@ tern_rc tern__fail(tern_rc rc, const char *format, ...) {
   return rc;
 }
 
-const char *tern__pending(void) { return tern__tls && tern__tls->error_state == TERN__ERROR_UNREAD ? tern__tls->error_text : ""; }
+const char *tern__pending(void) {
+  return tern__tls && tern__tls->error_state == TERN__ERROR_UNREAD ? tern__tls->error_text : "";
+}
 
 void tern__error_flush(tern__thread *t) {
   if (t->error_state != TERN__ERROR_UNREAD) return;
@@ -166,7 +168,8 @@ static tern_tensor *push_slow(tern__thread *t, tern_tensor *tensor) {
   t->capacity = capacity;
   if (t->top - t->base > 10000 && !t->warned_big_scope) {
     t->warned_big_scope = true;
-    tern__log(TERN__LOG_WARN, "scope", "one scope holds more than 10,000 tensors; put TERN_SCOPE; into the loop that makes them");
+    tern__log(TERN__LOG_WARN, "scope",
+              "one scope holds more than 10,000 tensors; put TERN_SCOPE; into the loop that makes them");
   }
   return tern__push(tensor);
 }

@@ -24,8 +24,8 @@ typedef struct tern__thread {
   uint32_t depth; /* open scopes */
   uint32_t hooks;
   uint32_t free_headers_count;
-  tern_tensor *free_headers;     /* linked through their first pointer-sized spare field */
-  struct tern__device *device;   /* override of tern_with_device, else NULL */
+  tern_tensor *free_headers;   /* linked through their first pointer-sized spare field */
+  struct tern__device *device; /* override of tern_with_device, else NULL */
   struct tern__pool_cache *pool[TERN__MAX_DEVICES];
   bool warned_big_scope;
   uint8_t error_state;

@@ -5,7 +5,10 @@
 
 #define STAGE_BYTES (16u << 20)
 
-typedef union { tern_copy copy; char block[1024]; } copy_block;
+typedef union {
+  tern_copy copy;
+  char block[1024];
+} copy_block;
 
 static tern_rc run(tern__device *d, copy_block *c, bool wait, const char *what) {
   c->copy.struct_size = sizeof c->copy;
@@ -53,7 +56,8 @@ tern_rc tern__download(void *dst, tern__storage *src, uint64_t offset, uint64_t 
   return run(d, &c, true, "copying from the device");
 }
 
-static tern_rc through_host(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset, uint64_t size) {
+static tern_rc through_host(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
+                            uint64_t size) {
   if (src->host && !src->device->queue) return tern__upload(dst, dst_offset, src->host + src_offset, size);
   if (dst->host && !dst->device->queue) return tern__download(dst->host + dst_offset, src, src_offset, size);
   const uint64_t piece = size < STAGE_BYTES ? size : STAGE_BYTES;
@@ -69,7 +73,8 @@ static tern_rc through_host(tern__storage *dst, uint64_t dst_offset, tern__stora
   return rc;
 }
 
-tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset, uint64_t size) {
+tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
+                         uint64_t size) {
   if (!size) return TERN_OK;
   tern__device *d = dst->device;
   if (src->device != d) return through_host(dst, dst_offset, src, src_offset, size);

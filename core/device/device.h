@@ -19,7 +19,9 @@ typedef struct tern__plugin {
 } tern__plugin;
 
 /* Live statistics; relaxed. */
-typedef struct tern__stats { _Atomic uint64_t launches, compiles, fallbacks, splits; } tern__stats;
+typedef struct tern__stats {
+  _Atomic uint64_t launches, compiles, fallbacks, splits;
+} tern__stats;
 
 #define TERN__FAST_OPS 160
 #define TERN__FAST_PATTERNS 8
@@ -30,7 +32,7 @@ typedef struct tern__device {
   tern_rc (*launch)(tern_dev *, tern_queue *, const tern_kernel *, const tern_launch *);
   tern_dev *dev;
   tern_queue *queue;
-  uint32_t index, flags; /* TERN_DEV_* */
+  uint32_t index, flags;                      /* TERN_DEV_* */
   _Atomic(struct tern__kernel_class *) *fast; /* [op][dtype][pattern] */
   tern__stats stats;
   /* cold */
@@ -39,13 +41,13 @@ typedef struct tern__device {
   const tern_backend *api;
   tern_device_info info;
   char name[80], alias[80];
-  pthread_mutex_t lock;       /* opening, and everything on the queue */
+  pthread_mutex_t lock; /* opening, and everything on the queue */
   atomic_bool open, lost;
   struct tern__class_table *classes;
   pthread_mutex_t pool_lock;
   tern__storage *free[TERN__CLASSES];
   tern__storage *free_headers;
-  tern__pool_cache *caches; /* of all threads */
+  tern__pool_cache *caches;       /* of all threads */
   uint64_t reserved, peak, limit; /* bytes, under pool_lock */
   int64_t live_shared;            /* large blocks and those of threads that ended */
   char *slab_host;
@@ -102,7 +104,8 @@ tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what);
 /* copy.c: raw bytes. Offsets from the storage's start. Downloads wait. */
 tern_rc tern__upload(tern__storage *dst, uint64_t dst_offset, const void *src, uint64_t size);
 tern_rc tern__download(void *dst, tern__storage *src, uint64_t src_offset, uint64_t size);
-tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset, uint64_t size);
+tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
+                         uint64_t size);
 
 /* A block of at least `bytes` (0 is allowed) with one reference. NULL with the error set. */
 static inline tern__storage *tern__storage_new(tern__thread *t, tern__device *device, uint64_t bytes) {

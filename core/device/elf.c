@@ -18,11 +18,13 @@ static const char *check(FILE *f, uint64_t size) {
   Elf64_Ehdr h;
   if (fread(&h, sizeof h, 1, f) != 1) return "the file is too short to be a shared object";
   if (memcmp(h.e_ident, ELFMAG, SELFMAG)) return "not a shared object (no ELF header)";
-  if (h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_ident[EI_DATA] != ELFDATA2LSB) return "not a 64-bit little-endian shared object";
+  if (h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_ident[EI_DATA] != ELFDATA2LSB)
+    return "not a 64-bit little-endian shared object";
   if (MACHINE != EM_NONE && h.e_machine != MACHINE) return "a shared object for another kind of processor";
   if (h.e_type != ET_DYN) return "not a shared object (wrong ELF type)";
   if (h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phnum == 0) return "a damaged shared object (program headers)";
-  if (h.e_phoff > size || h.e_phnum * sizeof(Elf64_Phdr) > size - h.e_phoff) return "truncated: its program headers lie past its end";
+  if (h.e_phoff > size || h.e_phnum * sizeof(Elf64_Phdr) > size - h.e_phoff)
+    return "truncated: its program headers lie past its end";
   if (fseek(f, (long)h.e_phoff, SEEK_SET)) return "cannot be read";
   bool dynamic = false;
   for (int i = 0; i < h.e_phnum; i++) {
@@ -35,7 +37,8 @@ static const char *check(FILE *f, uint64_t size) {
   }
   if (!dynamic) return "a damaged shared object (no dynamic section)";
   /* a cut in the section headers only does not hurt loading, but says that the copy is incomplete */
-  if (h.e_shoff && (h.e_shoff > size || (uint64_t)h.e_shnum * h.e_shentsize > size - h.e_shoff)) return "truncated: the file is incomplete";
+  if (h.e_shoff && (h.e_shoff > size || (uint64_t)h.e_shnum * h.e_shentsize > size - h.e_shoff))
+    return "truncated: the file is incomplete";
   return NULL;
 }
 
@@ -43,7 +46,8 @@ const char *tern__elf_problem(const char *path) {
   struct stat st;
   FILE *f = fopen(path, "rb");
   if (!f) return "cannot be opened";
-  const char *problem = fstat(fileno(f), &st) || !S_ISREG(st.st_mode) ? "not a regular file" : check(f, (uint64_t)st.st_size);
+  const char *problem =
+      fstat(fileno(f), &st) || !S_ISREG(st.st_mode) ? "not a regular file" : check(f, (uint64_t)st.st_size);
   fclose(f);
   return problem;
 }

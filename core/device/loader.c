@@ -105,7 +105,8 @@ static tern_rc scan_installed(void) {
   Dl_info info;
   if (dladdr((void *)&tern__devices, &info) && info.dli_fname && strrchr(info.dli_fname, '/')) {
     char folder[4096];
-    const int n = snprintf(folder, sizeof folder, "%.*s/tern", (int)(strrchr(info.dli_fname, '/') - info.dli_fname), info.dli_fname);
+    const int n = snprintf(folder, sizeof folder, "%.*s/tern", (int)(strrchr(info.dli_fname, '/') - info.dli_fname),
+                           info.dli_fname);
     if (n > 0 && (size_t)n < sizeof folder) {
       const int before = tern__devices.n_plugins;
       const tern_rc rc = scan_folder(folder);
@@ -138,8 +139,11 @@ static tern_rc scan(void) {
 
 /* ---- opening ---- */
 
-#define REQUIRED(member) \
-  if (!p->api.member) { refuse(p, "its table lacks %s", #member); return; }
+#define REQUIRED(member)                      \
+  if (!p->api.member) {                       \
+    refuse(p, "its table lacks %s", #member); \
+    return;                                   \
+  }
 
 static void take_table(tern__plugin *p) {
   const tern_backend *(*query)(uint32_t) = (const tern_backend *(*)(uint32_t))dlsym(p->handle, "tern_plugin_query");
@@ -149,23 +153,26 @@ static void take_table(tern__plugin *p) {
   }
   const tern_backend *table = query(TERN_ABI);
   if (!table) {
-    refuse(p, "it does not serve this core's plugin ABI %u.%u; build it against this version's tern/backend.h", TERN_ABI_MAJOR, TERN_ABI_MINOR);
+    refuse(p, "it does not serve this core's plugin ABI %u.%u; build it against this version's tern/backend.h",
+           TERN_ABI_MAJOR, TERN_ABI_MINOR);
     return;
   }
   if (table->abi >> 16 != TERN_ABI_MAJOR) {
-    refuse(p, "it was built for plugin ABI %u.%u, this core has %u.%u; the major versions must be equal", table->abi >> 16,
-           table->abi & 0xffff, TERN_ABI_MAJOR, TERN_ABI_MINOR);
+    refuse(p, "it was built for plugin ABI %u.%u, this core has %u.%u; the major versions must be equal",
+           table->abi >> 16, table->abi & 0xffff, TERN_ABI_MAJOR, TERN_ABI_MINOR);
     return;
   }
   if (table->struct_size < offsetof(tern_backend, score) || table->struct_size > 65536 || !table->name) {
-    refuse(p, "its table is damaged (struct_size %u, name %s)", table->struct_size, table->name ? table->name : "missing");
+    refuse(p, "its table is damaged (struct_size %u, name %s)", table->struct_size,
+           table->name ? table->name : "missing");
     return;
   }
   p->table = table;
   memcpy(&p->api, table, table->struct_size < sizeof p->api ? table->struct_size : sizeof p->api);
-  REQUIRED(init) REQUIRED(device_info) REQUIRED(device_open) REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free)
-  REQUIRED(copy) REQUIRED(supports) REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free)
-  p->name = tern__strdup(p->api.name);
+  REQUIRED(init)
+  REQUIRED(device_info) REQUIRED(device_open) REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free)
+      REQUIRED(copy) REQUIRED(supports) REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free)
+          p->name = tern__strdup(p->api.name);
   p->version = tern__strdup(p->api.version ? p->api.version : "");
   if (!p->name || !p->version) {
     refuse(p, "out of host memory");
@@ -190,7 +197,9 @@ static void open_file(tern__plugin *p) {
   take_table(p);
 }
 
-static bool competes(const tern__plugin *p, const char *name) { return p->name && !p->refused && !strcmp(p->name, name); }
+static bool competes(const tern__plugin *p, const char *name) {
+  return p->name && !p->refused && !strcmp(p->name, name);
+}
 
 /* Of several plugins of one name a running one stays, else the highest score, then the earliest. */
 static void choose(void) {
@@ -200,13 +209,17 @@ static void choose(void) {
     if (!best->name || best->refused) continue;
     for (int j = 0; j < r->n_plugins; j++) {
       const tern__plugin *p = &r->plugins[j];
-      if (competes(p, best->name) && (p->started > best->started || (p->started == best->started && p->score > best->score))) best = p;
+      if (competes(p, best->name) &&
+          (p->started > best->started || (p->started == best->started && p->score > best->score)))
+        best = p;
     }
     for (int j = 0; j < r->n_plugins; j++) {
       tern__plugin *p = &r->plugins[j];
       if (p != best && competes(p, best->name))
-        refuse(p, "%s is also named \"%s\" and %s", best->path, best->name, best->started ? "runs already" :
-               best->score > p->score ? "has a higher score" : "comes first");
+        refuse(p, "%s is also named \"%s\" and %s", best->path, best->name,
+               best->started            ? "runs already"
+               : best->score > p->score ? "has a higher score"
+                                        : "comes first");
     }
   }
 }
@@ -248,9 +261,12 @@ static tern_rc add_device(tern__plugin *p, uint32_t i, const tern_device_info *i
   pthread_mutex_init(&d->pool_lock, NULL);
   int number = 0; /* visible devices of this plugin before it */
   for (int k = p->first_device; k < at; k++) number += !(r->devices[k]->flags & TERN_DEV_HIDDEN);
-  if (info->flags & TERN_DEV_HIDDEN) snprintf(d->name, sizeof d->name, "%.14s:%.60s", p->name, d->info.name);
-  else snprintf(d->name, sizeof d->name, "%.60s:%d", p->name, number);
-  if (*d->info.name && strcmp(d->info.name, p->name)) snprintf(d->alias, sizeof d->alias, "%.14s:%.60s", p->name, d->info.name);
+  if (info->flags & TERN_DEV_HIDDEN)
+    snprintf(d->name, sizeof d->name, "%.14s:%.60s", p->name, d->info.name);
+  else
+    snprintf(d->name, sizeof d->name, "%.60s:%d", p->name, number);
+  if (*d->info.name && strcmp(d->info.name, p->name))
+    snprintf(d->alias, sizeof d->alias, "%.14s:%.60s", p->name, d->info.name);
   r->devices[at] = d;
   atomic_store_explicit(&r->n_devices, at + 1, memory_order_release);
   p->n_devices++;
@@ -260,7 +276,12 @@ static tern_rc add_device(tern__plugin *p, uint32_t i, const tern_device_info *i
 tern_rc tern__plugin_start(tern__plugin *p) {
   if (p->refused) return TERN_E_UNSUPPORTED;
   if (p->started) return TERN_OK;
-  p->host = (tern_host){.struct_size = sizeof p->host, .abi = TERN_ABI, .ctx = p, .error = host_error, .log = host_log, .option = host_option};
+  p->host = (tern_host){.struct_size = sizeof p->host,
+                        .abi = TERN_ABI,
+                        .ctx = p,
+                        .error = host_error,
+                        .log = host_log,
+                        .option = host_option};
   tern__plugin_error_clear();
   tern_rc rc = p->api.init(&p->host, &p->driver);
   if (rc) {
@@ -270,14 +291,18 @@ tern_rc tern__plugin_start(tern__plugin *p) {
   p->started = true;
   p->first_device = atomic_load(&tern__devices.n_devices);
   for (uint32_t i = 0;; i++) {
-    union { tern_device_info info; char block[2048]; } want;
+    union {
+      tern_device_info info;
+      char block[2048];
+    } want;
     memset(&want, 0, sizeof want);
     want.info.struct_size = sizeof want.info;
     tern__plugin_error_clear();
     rc = p->api.device_info(p->driver, i, &want.info);
     if (rc == TERN_E_END) break;
     if (!rc) rc = add_device(p, i, &want.info);
-    if (rc && i == 0) refuse(p, "it cannot describe its devices: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
+    if (rc && i == 0)
+      refuse(p, "it cannot describe its devices: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
     if (rc) return rc;
   }
   tern__log(TERN__LOG_INFO, "device", "driver %s (%s): %d devices", p->name, p->path, p->n_devices);
@@ -293,7 +318,8 @@ tern_rc tern_plugin_at(int i, tern_plugin_info *out) {
   if (!rc && (i < 0 || i >= r->n_plugins)) rc = TERN_E_END;
   if (!rc) {
     const tern__plugin *p = &r->plugins[i];
-    *out = (tern_plugin_info){.path = p->path, .name = p->name, .version = p->version, .refused = p->refused, .score = p->score};
+    *out = (tern_plugin_info){
+        .path = p->path, .name = p->name, .version = p->version, .refused = p->refused, .score = p->score};
   }
   pthread_mutex_unlock(&r->lock);
   return rc;
@@ -307,9 +333,17 @@ tern_rc tern_device_at(int i, tern_device_desc *out) {
   if (!rc && (i < 0 || i >= atomic_load(&r->n_devices))) rc = TERN_E_END;
   if (!rc) {
     const tern__device *d = r->devices[i];
-    *out = (tern_device_desc){.name = d->name, .alias = d->alias, .desc = d->info.desc, .id = d->info.id, .features = d->info.features,
-                              .kind = d->info.kind, .dtypes = d->info.dtypes, .flags = d->info.flags, .mem_total = d->info.mem_total,
-                              .mem_free = d->info.mem_free, .hidden = (d->flags & TERN_DEV_HIDDEN) != 0};
+    *out = (tern_device_desc){.name = d->name,
+                              .alias = d->alias,
+                              .desc = d->info.desc,
+                              .id = d->info.id,
+                              .features = d->info.features,
+                              .kind = d->info.kind,
+                              .dtypes = d->info.dtypes,
+                              .flags = d->info.flags,
+                              .mem_total = d->info.mem_total,
+                              .mem_free = d->info.mem_free,
+                              .hidden = (d->flags & TERN_DEV_HIDDEN) != 0};
   }
   pthread_mutex_unlock(&r->lock);
   return rc;

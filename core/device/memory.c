@@ -50,14 +50,18 @@ static void note_peak(tern__device *d) {
 
 /* Ask the plugin. Caller holds pool_lock. */
 static tern_rc ask(tern__device *d, uint64_t bytes, tern_mem **mem, char **host) {
-  union { tern_mem_desc desc; char block[1024]; } want;
+  union {
+    tern_mem_desc desc;
+    char block[1024];
+  } want;
   memset(&want, 0, sizeof want);
   want.desc.struct_size = sizeof want.desc;
   want.desc.size = bytes;
   want.desc.align = d->info.mem_align > 64 ? d->info.mem_align : 64;
   if (d->limit && d->reserved + bytes > d->limit)
-    return tern__fail(TERN_E_OOM, "%s: TERN_MEM_LIMIT is %llu bytes; %llu are held and %llu more were asked for", d->name,
-                      (unsigned long long)d->limit, (unsigned long long)d->reserved, (unsigned long long)bytes);
+    return tern__fail(TERN_E_OOM, "%s: TERN_MEM_LIMIT is %llu bytes; %llu are held and %llu more were asked for",
+                      d->name, (unsigned long long)d->limit, (unsigned long long)d->reserved,
+                      (unsigned long long)bytes);
   if (d->info.max_alloc && bytes > d->info.max_alloc)
     return tern__fail(TERN_E_OOM, "%s: %llu bytes in one piece were asked for; the device's limit is %llu", d->name,
                       (unsigned long long)bytes, (unsigned long long)d->info.max_alloc);
@@ -151,7 +155,8 @@ static tern__pool_cache *cache_of(tern__thread *t, tern__device *d) {
 }
 
 static void add_live(tern__pool_cache *cache, int64_t bytes) {
-  atomic_store_explicit(&cache->live, atomic_load_explicit(&cache->live, memory_order_relaxed) + bytes, memory_order_relaxed);
+  atomic_store_explicit(&cache->live, atomic_load_explicit(&cache->live, memory_order_relaxed) + bytes,
+                        memory_order_relaxed);
 }
 
 tern__storage *tern__storage_slow(tern__thread *t, tern__device *d, uint64_t bytes) {
@@ -167,8 +172,10 @@ tern__storage *tern__storage_slow(tern__thread *t, tern__device *d, uint64_t byt
   }
   pthread_mutex_lock(&d->pool_lock);
   tern__storage *s = d->free[c];
-  if (s) d->free[c] = s->next;
-  else s = block_new(d, c);
+  if (s)
+    d->free[c] = s->next;
+  else
+    s = block_new(d, c);
   if (s && bytes <= TERN__SMALL_BYTES) { /* take a few more that wait there */
     for (int i = 0; i < TERN__CACHE_BLOCKS / 4 && d->free[c]; i++) {
       tern__storage *more = d->free[c];
@@ -237,7 +244,8 @@ void tern__storage_free(tern__storage *s) {
   pthread_mutex_unlock(&d->pool_lock);
 }
 
-tern__storage *tern__storage_import(tern__device *d, void *data, uint64_t bytes, void (*release)(void *, void *), void *context) {
+tern__storage *tern__storage_import(tern__device *d, void *data, uint64_t bytes, void (*release)(void *, void *),
+                                    void *context) {
   struct tern__import *import = tern__calloc(1, sizeof *import);
   pthread_mutex_lock(&d->pool_lock);
   tern__storage *s = import ? header_new(d) : NULL;
@@ -248,7 +256,10 @@ tern__storage *tern__storage_import(tern__device *d, void *data, uint64_t bytes,
     return NULL;
   }
   *import = (struct tern__import){.data = data, .context = context, .release = release};
-  union { tern_mem_desc desc; char block[1024]; } want;
+  union {
+    tern_mem_desc desc;
+    char block[1024];
+  } want;
   memset(&want, 0, sizeof want);
   want.desc = (tern_mem_desc){.struct_size = sizeof want.desc, .size = bytes, .align = 1, .host_ptr = data};
   tern__plugin_error_clear();
@@ -323,9 +334,13 @@ uint64_t tern__parse_bytes(const char *text) {
   char *end = NULL;
   const double value = strtod(text, &end);
   double scale = 1;
-  if (*end == 'k' || *end == 'K') scale = 1024;
-  else if (*end == 'm' || *end == 'M') scale = 1048576;
-  else if (*end == 'g' || *end == 'G') scale = 1073741824;
-  else if (*end) return 0;
+  if (*end == 'k' || *end == 'K')
+    scale = 1024;
+  else if (*end == 'm' || *end == 'M')
+    scale = 1048576;
+  else if (*end == 'g' || *end == 'G')
+    scale = 1073741824;
+  else if (*end)
+    return 0;
   return value > 0 && value * scale < 9e18 ? (uint64_t)(value * scale) : 0;
 }

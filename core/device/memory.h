@@ -28,7 +28,7 @@ typedef struct tern__storage {
 typedef struct tern__pool_cache {
   tern__storage *free[TERN__SMALL_CLASSES];
   uint32_t count[TERN__SMALL_CLASSES];
-  _Atomic int64_t live; /* bytes taken minus given back by this thread; only it writes */
+  _Atomic int64_t live;          /* bytes taken minus given back by this thread; only it writes */
   struct tern__pool_cache *next; /* the device's list, under its pool_lock */
 } tern__pool_cache;
 

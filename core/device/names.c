@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *name; uint32_t kind; } kinds[] = {
-    {"gpu", TERN_KIND_GPU}, {"accelerator", TERN_KIND_ACCELERATOR}, {"fpga", TERN_KIND_FPGA}};
+static const struct {
+  const char *name;
+  uint32_t kind;
+} kinds[] = {{"gpu", TERN_KIND_GPU}, {"accelerator", TERN_KIND_ACCELERATOR}, {"fpga", TERN_KIND_FPGA}};
 
 /* Start every driver whose plugin is open and whose name begins with the name up to ':' (NULL: all). */
 static void start(const char *name) {
@@ -28,7 +30,7 @@ static tern__device *of_kind(uint32_t kind) {
   return NULL;
 }
 
-/* "opencl", "opencl:1", "opencl:pocl", "opencl:intel/0", an id. */
+/* NAME, NAME:1, NAME:ALIAS, NAME:ALIAS/0, or an id. */
 static tern__device *exact(const char *name) {
   tern__registry *r = &tern__devices;
   const char *slash = strrchr(name, '/');
@@ -96,13 +98,16 @@ static tern__device *find(const char *name) {
 static tern_rc open_device(tern__device *d) {
   tern__plugin_error_clear();
   tern_rc rc = d->api->device_open(d->plugin->driver, d->plugin_index, &d->dev);
-  if (rc) return tern__fail(rc, "%s cannot be opened: %s", d->name, *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc));
+  if (rc)
+    return tern__fail(rc, "%s cannot be opened: %s", d->name,
+                      *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc));
   if (d->flags & TERN_DEV_ASYNC) {
     tern__plugin_error_clear();
     rc = d->api->queue_open ? d->api->queue_open(d->dev, 0, &d->queue) : TERN_E_UNSUPPORTED;
     if (rc) {
       d->api->device_close(d->dev);
-      return tern__fail(rc, "%s: no queue could be opened: %s", d->name, *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc));
+      return tern__fail(rc, "%s: no queue could be opened: %s", d->name,
+                        *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc));
     }
   }
   if (!d->fast) d->fast = tern__calloc64(TERN__FAST_OPS * TERN_DTYPE_END * TERN__FAST_PATTERNS * sizeof *d->fast);
@@ -185,6 +190,9 @@ void tern_device_end(tern_device_mark *mark) {
 tern_rc tern_counters_get(const char *name, tern_counters *out) {
   tern__device *d = name ? tern__device_named(name) : tern__device_default();
   if (!d) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
-  *out = (tern_counters){.launches = d->stats.launches, .compiles = d->stats.compiles, .fallbacks = d->stats.fallbacks, .splits = d->stats.splits};
+  *out = (tern_counters){.launches = d->stats.launches,
+                         .compiles = d->stats.compiles,
+                         .fallbacks = d->stats.fallbacks,
+                         .splits = d->stats.splits};
   return TERN_OK;
 }

@@ -8,7 +8,8 @@ tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what) {
   const char *why = *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc);
   if (rc == TERN_E_LOST) atomic_store(&d->lost, true);
   return tern__fail(rc, "%s: %s failed: %s%s", d->name, what, why,
-                    rc == TERN_E_LOST ? "; the device is lost: its tensors are gone, use another device or start again" : "");
+                    rc == TERN_E_LOST ? "; the device is lost: its tensors are gone, use another device or start again"
+                                      : "");
 }
 
 tern_rc tern__device_sync(tern__device *d) {

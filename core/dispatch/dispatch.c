@@ -18,8 +18,8 @@ static tern__device *common_device(tern__thread *t, const tern__call *c) {
     const tern_tensor *x = c->in[i];
     if (x == TERN_NONE || (x->flags & TERN__WEAK) || x->device == d) continue;
     if (x->rank == 0 && x->storage->host && !x->device->queue) continue;
-    tern__fail(TERN_E_ARG, "%s: operand %d is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")", c->op->name, from + 1, d->name,
-               i + 1, x->device->name, d->name);
+    tern__fail(TERN_E_ARG, "%s: operand %d is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")",
+               c->op->name, from + 1, d->name, i + 1, x->device->name, d->name);
     return NULL;
   }
   return d;
@@ -28,7 +28,8 @@ static tern__device *common_device(tern__thread *t, const tern__call *c) {
 /* A reduction over no elements. */
 static tern_rc fill_nothing(const tern__op *op, tern_tensor *out) {
   if (op->of_nothing != op->of_nothing)
-    return tern__fail(TERN_E_ARG, "%s: a reduction over no elements has no value; check that the axis is not empty", op->name);
+    return tern__fail(TERN_E_ARG, "%s: a reduction over no elements has no value; check that the axis is not empty",
+                      op->name);
   tern_tensor *value = tern_scalar(op->of_nothing);
   return value ? tern__write(out, value) : TERN_E_OOM;
 }
@@ -45,12 +46,14 @@ static tern_rc compute(tern__thread *t, const tern__call *c, tern__request *q, t
   tern__kernel_class *k = tern__kernel_of(q);
   if (!k) return TERN_E_INTERNAL; /* recorded */
   const tern_rc rc = tern__launch_class(q, k);
-  if (!rc && (c->n_in == 1 || c->n_in == 2) && !c->n_attr && c->in[0] != TERN_NONE && (c->n_in < 2 || c->in[1] != TERN_NONE))
+  if (!rc && (c->n_in == 1 || c->n_in == 2) && !c->n_attr && c->in[0] != TERN_NONE &&
+      (c->n_in < 2 || c->in[1] != TERN_NONE))
     tern__fast_learn(q, k, c->in[0], c->n_in == 2 ? c->in[1] : NULL);
   return rc;
 }
 
-tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr) {
+tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in,
+                          const tern_word *attr, int n_attr) {
   tern__thread *t = tern__thread_get();
   if (!t) return NULL;
   for (int i = 0; i < n_in; i++)

@@ -7,7 +7,8 @@
 /* Run an op with one output. Result borrowed from the scope; NULL with the error set. */
 tern_tensor *tern__run(const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr);
 /* The same on a given device (for ops without tensor inputs; NULL: this thread's). */
-tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr);
+tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in,
+                          const tern_word *attr, int n_attr);
 /* One and two operands: tries the fast path first. */
 tern_tensor *tern__run1(const tern__op *op, tern_tensor *x);
 tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b);
@@ -23,11 +24,11 @@ enum { TERN__NATIVE = 1, TERN__SPLIT, TERN__ON_HOST };
 typedef struct tern__kernel_class {
   uint64_t hash;
   tern__class_key key;
-  uint8_t state;        /* NATIVE, SPLIT into primitives, ON_HOST */
-  uint8_t out_dtype;    /* of output 0 */
+  uint8_t state;     /* NATIVE, SPLIT into primitives, ON_HOST */
+  uint8_t out_dtype; /* of output 0 */
   uint8_t n_args, n_words;
-  tern_kernel *kernel;  /* NATIVE */
-  uint64_t workspace;   /* bytes; UINT64_MAX: ask */
+  tern_kernel *kernel; /* NATIVE */
+  uint64_t workspace;  /* bytes; UINT64_MAX: ask */
   tern__region *region;
   const char *op;
 } tern__kernel_class;

@@ -39,23 +39,24 @@ static tern_rc make_value(split_state *s, uint32_t id) {
   o->dtype = (uint8_t)v->dtype;
   s->made[id] = true;
   switch (v->kind) {
-    case TERN_V_CONST: o->value = v->imm; return TERN_OK;
-    case TERN_V_PARAM: o->value = s->words[v->slot]; return TERN_OK;
-    case TERN_V_SIZE: {
-      const tern_value *of = &s->r->values[v->slot];
-      int64_t n = 1;
-      for (int d = 0; d < of->rank; d++)
-        if (v->imm.u >> d & 1) n *= TERN_LIT(of->shape[d], s->words);
-      o->value = tern__convert((tern_word){.i = n}, TERN_I64, (tern_dtype)v->dtype);
-      return TERN_OK;
-    }
-    case TERN_V_IN: case TERN_V_OUT: {
-      const tern__operand *a = of_slot(s->q, v->slot);
-      *o = *a;
-      tern__storage_ref(o->storage);
-      return TERN_OK;
-    }
-    default: break;
+  case TERN_V_CONST: o->value = v->imm; return TERN_OK;
+  case TERN_V_PARAM: o->value = s->words[v->slot]; return TERN_OK;
+  case TERN_V_SIZE: {
+    const tern_value *of = &s->r->values[v->slot];
+    int64_t n = 1;
+    for (int d = 0; d < of->rank; d++)
+      if (v->imm.u >> d & 1) n *= TERN_LIT(of->shape[d], s->words);
+    o->value = tern__convert((tern_word){.i = n}, TERN_I64, (tern_dtype)v->dtype);
+    return TERN_OK;
+  }
+  case TERN_V_IN:
+  case TERN_V_OUT: {
+    const tern__operand *a = of_slot(s->q, v->slot);
+    *o = *a;
+    tern__storage_ref(o->storage);
+    return TERN_OK;
+  }
+  default: break;
   }
   int64_t n = 1;
   o->kind = TERN_V_IN;
@@ -95,7 +96,8 @@ static tern_rc run_node(split_state *s, const tern_node *node) {
   for (int d = 0; d < q.n_sizes; d++)
     q.role[d] = d >= q.n_space || kind != TERN_K_MAP ? TERN__ROLE_FIXED : TERN__ROLE_MAP;
   if (kind == TERN_K_REDUCE)
-    for (int d = 0; d < q.n_space; d++) q.role[d] = s->r->attrs[node->attr].u >> d & 1 ? TERN__ROLE_REDUCED : TERN__ROLE_MAP;
+    for (int d = 0; d < q.n_space; d++)
+      q.role[d] = s->r->attrs[node->attr].u >> d & 1 ? TERN__ROLE_REDUCED : TERN__ROLE_MAP;
   else {
     if (node->op == TERN_OP_IOTA) q.role[s->r->attrs[node->attr].u] = TERN__ROLE_FIXED;
     q.n_attrs = (uint8_t)node->n_attr;
@@ -113,7 +115,8 @@ static tern_rc run_node(split_state *s, const tern_node *node) {
       if (q.role[d] == TERN__ROLE_FIXED) q.attr[0].i = d;
   tern__kernel_class *k = tern__kernel_of(&q);
   if (!k) return tern__tls->error_code;
-  if (k->state == TERN__SPLIT) return tern__fail(TERN_E_INTERNAL, "%s: its part %s cannot be split further", s->q->op->name, q.op->name);
+  if (k->state == TERN__SPLIT)
+    return tern__fail(TERN_E_INTERNAL, "%s: its part %s cannot be split further", s->q->op->name, q.op->name);
   return tern__launch_class(&q, k);
 }
 
@@ -141,11 +144,14 @@ static tern_rc report(const tern__request *q) {
   const tern__device *d = q->device;
   const char *mode = tern__opt()->fallback;
   if (!strcmp(mode, "error"))
-    return tern__fail(TERN_E_UNSUPPORTED, "%s: %s does not compute it on %s, and TERN_FALLBACK=error forbids the host", q->op->name, d->name,
-                      tern_dtype_name((tern_dtype)q->arg[0].dtype));
-  if (!strcmp(mode, "silent") || q->op->number >= 512 || atomic_exchange(&told[d->index][q->op->number], 1)) return TERN_OK;
-  tern__log(TERN__LOG_WARN, "dispatch", "%s: %s does not compute it; it runs on the host, with copies (said once an op; TERN_FALLBACK=silent|error)",
-            q->op->name, d->name);
+    return tern__fail(TERN_E_UNSUPPORTED, "%s: %s does not compute it on %s, and TERN_FALLBACK=error forbids the host",
+                      q->op->name, d->name, tern_dtype_name((tern_dtype)q->arg[0].dtype));
+  if (!strcmp(mode, "silent") || q->op->number >= 512 || atomic_exchange(&told[d->index][q->op->number], 1))
+    return TERN_OK;
+  tern__log(
+      TERN__LOG_WARN, "dispatch",
+      "%s: %s does not compute it; it runs on the host, with copies (said once an op; TERN_FALLBACK=silent|error)",
+      q->op->name, d->name);
   return TERN_OK;
 }
 
@@ -155,8 +161,10 @@ static void span(const tern__request *q, const tern__operand *a, int64_t *low, i
   for (int d = 0; d < a->rank; d++) {
     if (a->dim[d] == TERN__ONE) continue;
     const int64_t reach = (q->size[a->dim[d]] - 1) * a->stride[d];
-    if (reach < 0) *low += reach;
-    else *high += reach;
+    if (reach < 0)
+      *low += reach;
+    else
+      *high += reach;
   }
 }
 
@@ -177,7 +185,8 @@ tern_rc tern__launch_on_host(const tern__request *q) {
   tern__device *host = tern__device_host();
   if (!host) return TERN_E_UNSUPPORTED;
   if (host == q->device)
-    return tern__fail(TERN_E_UNSUPPORTED, "%s: %s does not compute it on %s, and there is no other device to fall back to", q->op->name,
+    return tern__fail(TERN_E_UNSUPPORTED,
+                      "%s: %s does not compute it on %s, and there is no other device to fall back to", q->op->name,
                       host->name, tern_dtype_name((tern_dtype)q->arg[0].dtype));
   tern_rc rc = report(q);
   if (rc) return rc;
@@ -202,7 +211,8 @@ tern_rc tern__launch_on_host(const tern__request *q) {
     int64_t low, high;
     span(q, &q->arg[i], &low, &high);
     const uint64_t item = tern__dtype_size[q->arg[i].dtype];
-    rc = tern__upload(q->arg[i].storage, (uint64_t)(q->arg[i].offset + low) * item, there.arg[i].storage->host, (uint64_t)(high - low + 1) * item);
+    rc = tern__upload(q->arg[i].storage, (uint64_t)(q->arg[i].offset + low) * item, there.arg[i].storage->host,
+                      (uint64_t)(high - low + 1) * item);
   }
   for (int i = 0; i < n; i++)
     if (brought[i]) tern__storage_unref(there.arg[i].storage);

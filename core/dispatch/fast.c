@@ -6,7 +6,8 @@
 
 enum { VV, VV_SAME, VP, PV, VS, SV, V, MATRICES };
 
-static inline _Atomic(tern__kernel_class *) *entry(const tern__device *d, const tern__op *op, uint32_t dtype, int pattern) {
+static inline _Atomic(tern__kernel_class *) *entry(const tern__device *d, const tern__op *op, uint32_t dtype,
+                                                   int pattern) {
   return &d->fast[((uint32_t)op->number * TERN_DTYPE_END + dtype) * TERN__FAST_PATTERNS + (uint32_t)pattern];
 }
 
@@ -52,7 +53,8 @@ static inline tern_tensor *finish(tern_tensor *out, const tern__kernel_class *k,
   } else {
     rc = d->launch(d->dev, NULL, k->kernel, &l);
   }
-  atomic_store_explicit(&d->stats.launches, atomic_load_explicit(&d->stats.launches, memory_order_relaxed) + 1, memory_order_relaxed);
+  atomic_store_explicit(&d->stats.launches, atomic_load_explicit(&d->stats.launches, memory_order_relaxed) + 1,
+                        memory_order_relaxed);
   if (TERN__LIKELY(!rc)) return tern__push(out);
   tern__unref(out);
   char what[96];
@@ -86,7 +88,8 @@ tern_tensor *tern__run1(const tern__op *op, tern_tensor *x) {
 }
 
 /* One operand is a host scalar. */
-static tern_tensor *with_param(tern__thread *t, const tern__op *op, tern_tensor *x, const tern_tensor *scalar, int pattern) {
+static tern_tensor *with_param(tern__thread *t, const tern__op *op, tern_tensor *x, const tern_tensor *scalar,
+                               int pattern) {
   if (!plain(x) || x->numel == 0 || x->numel > INT32_MAX || scalar->dtype == TERN_BOOL) return NULL;
   const bool whole = scalar->dtype == TERN_I64;
   if (!whole && !tern__is_float(x->dtype)) return NULL; /* the result is another dtype */
@@ -95,8 +98,10 @@ static tern_tensor *with_param(tern__thread *t, const tern__op *op, tern_tensor 
   if (!out) return NULL;
   const tern_arg args[] = {arg_of(x), arg_of(out)};
   tern_word words[] = {{.i = x->numel}, scalar->imm};
-  if (x->dtype != TERN_F32 || whole) words[1] = tern__convert(scalar->imm, scalar->dtype, x->dtype);
-  else words[1].f = (double)(float)scalar->imm.f;
+  if (x->dtype != TERN_F32 || whole)
+    words[1] = tern__convert(scalar->imm, scalar->dtype, x->dtype);
+  else
+    words[1].f = (double)(float)scalar->imm.f;
   return finish(out, k, args, 2, words, 2);
 }
 
@@ -104,12 +109,15 @@ tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   tern__thread *t = tern__tls;
   if (TERN__UNLIKELY(!t || t->hooks || !plain(a) || !plain(b))) {
     if (t && !t->hooks && a && b && a->live == TERN__LIVE && b->live == TERN__LIVE) {
-      tern_tensor *out = b->flags & TERN__WEAK ? with_param(t, op, a, b, VP) : a->flags & TERN__WEAK ? with_param(t, op, b, a, PV) : NULL;
+      tern_tensor *out = b->flags & TERN__WEAK   ? with_param(t, op, a, b, VP)
+                         : a->flags & TERN__WEAK ? with_param(t, op, b, a, PV)
+                                                 : NULL;
       if (out) return out;
     }
     return slow(op, a, b, 2);
   }
-  if (TERN__UNLIKELY(a->dtype != b->dtype || a->device != b->device || a->numel == 0 || b->numel == 0)) return slow(op, a, b, 2);
+  if (TERN__UNLIKELY(a->dtype != b->dtype || a->device != b->device || a->numel == 0 || b->numel == 0))
+    return slow(op, a, b, 2);
   int pattern = VV;
   const tern_tensor *like = a;
   if (TERN__UNLIKELY(!same_shape(a, b))) {
@@ -135,8 +143,8 @@ tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
 
 tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   tern__thread *t = tern__tls;
-  if (TERN__UNLIKELY(!t || t->hooks || !plain(a) || !plain(b) || a->rank != 2 || b->rank != 2 || a->dtype != b->dtype || a->device != b->device ||
-                     a->shape[1] != b->shape[0]))
+  if (TERN__UNLIKELY(!t || t->hooks || !plain(a) || !plain(b) || a->rank != 2 || b->rank != 2 || a->dtype != b->dtype ||
+                     a->device != b->device || a->shape[1] != b->shape[0]))
     return NULL;
   const int64_t m = a->shape[0], depth = a->shape[1], n = b->shape[1];
   if (m == 0 || n == 0 || depth == 0 || a->numel > INT32_MAX || b->numel > INT32_MAX || m > INT32_MAX / n) return NULL;
@@ -174,8 +182,9 @@ static int pattern_of(const tern__request *q, const tern_tensor *a, const tern_t
 }
 
 void tern__fast_learn(const tern__request *q, tern__kernel_class *k, tern_tensor *a, tern_tensor *b) {
-  if (k->state != TERN__NATIVE || k->workspace || q->n_in > 2 || q->n_in != 1 + (b != NULL) || q->op->number >= TERN__FAST_OPS ||
-      !tern__fits_int32(q) || (a->flags & TERN__WEAK && (!b || b->flags & TERN__WEAK)))
+  if (k->state != TERN__NATIVE || k->workspace || q->n_in > 2 || q->n_in != 1 + (b != NULL) ||
+      q->op->number >= TERN__FAST_OPS || !tern__fits_int32(q) ||
+      (a->flags & TERN__WEAK && (!b || b->flags & TERN__WEAK)))
     return;
   const int pattern = pattern_of(q, a, b);
   if (pattern < 0) return;

@@ -33,8 +33,10 @@ static bool trace_open(void) {
   trace.file = fopen(tern__opt()->trace, "w");
   trace.began = tern__now_ns();
   trace.failed = !trace.file;
-  if (trace.failed) tern__log(TERN__LOG_ERROR, "trace", "%s cannot be written; TERN_TRACE is ignored", tern__opt()->trace);
-  else fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+  if (trace.failed)
+    tern__log(TERN__LOG_ERROR, "trace", "%s cannot be written; TERN_TRACE is ignored", tern__opt()->trace);
+  else
+    fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
   return trace.file != NULL;
 }
 
@@ -47,8 +49,8 @@ static void trace_op(const tern__call *c, const tern_tensor *out, uint64_t began
     fprintf(trace.file,
             "%s\n{\"ph\":\"X\",\"cat\":\"op\",\"name\":\"%s\",\"pid\":%u,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,"
             "\"args\":{\"device\":\"%s\",\"dtype\":\"%s\",\"shape\":\"%s\"}}",
-            trace.events++ ? "," : "", c->op->name, out->device->index + 1, lane, start, (double)(ended - began) * 1e-3, out->device->name,
-            tern_dtype_name((tern_dtype)out->dtype), tern__shape_text(shape, out->rank, out->shape));
+            trace.events++ ? "," : "", c->op->name, out->device->index + 1, lane, start, (double)(ended - began) * 1e-3,
+            out->device->name, tern_dtype_name((tern_dtype)out->dtype), tern__shape_text(shape, out->rank, out->shape));
   }
   pthread_mutex_unlock(&trace.lock);
 }
@@ -57,10 +59,11 @@ void tern__trace_finish(void) {
   pthread_mutex_lock(&trace.lock);
   if (trace.file) {
     for (int i = 0; i < tern__devices.n_devices; i++)
-      fprintf(trace.file, "%s\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"%s\"}}", trace.events++ ? "," : "", i + 1,
-              tern__devices.devices[i]->name);
+      fprintf(trace.file, "%s\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"%s\"}}",
+              trace.events++ ? "," : "", i + 1, tern__devices.devices[i]->name);
     fprintf(trace.file, "\n]}\n");
-    if (fclose(trace.file)) tern__log(TERN__LOG_ERROR, "trace", "%s could not be written completely", tern__opt()->trace);
+    if (fclose(trace.file))
+      tern__log(TERN__LOG_ERROR, "trace", "%s could not be written completely", tern__opt()->trace);
     trace.file = NULL;
     trace.failed = true; /* one trace a process */
   }
@@ -90,12 +93,15 @@ static tern_rc compare(const tern__call *c, tern_tensor *got, tern_tensor *expec
   if (!rc) rc = tern_to_host(expected, b, bytes);
   const tern_dtype d = (tern_dtype)got->dtype;
   for (int64_t i = 0; i < got->numel && !rc; i++) {
-    const double x = tern__word_double(tern__load(d, a + (size_t)i * item), d), y = tern__word_double(tern__load(d, b + (size_t)i * item), d);
+    const double x = tern__word_double(tern__load(d, a + (size_t)i * item), d),
+                 y = tern__word_double(tern__load(d, b + (size_t)i * item), d);
     const bool same = x == y || (isnan(x) && isnan(y)) || (tern__is_float(d) && fabs(x - y) <= slack(c->op, d, y));
     char shape[200];
     if (!same)
-      rc = tern__fail(TERN_E_INTERNAL, "shadow: %s gave %.9g on %s but %.9g on %s at element %lld of a result of shape %s, %s", c->op->name, x,
-                      got->device->name, y, expected->device->name, (long long)i, tern__shape_text(shape, got->rank, got->shape), tern_dtype_name(d));
+      rc = tern__fail(TERN_E_INTERNAL,
+                      "shadow: %s gave %.9g on %s but %.9g on %s at element %lld of a result of shape %s, %s",
+                      c->op->name, x, got->device->name, y, expected->device->name, (long long)i,
+                      tern__shape_text(shape, got->rank, got->shape), tern_dtype_name(d));
   }
   free(a);
   free(b);

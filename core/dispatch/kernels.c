@@ -54,7 +54,10 @@ static bool make_room(tern__device *d) {
   return true;
 }
 
-typedef union { tern_kernel_info info; char block[1024]; } info_block;
+typedef union {
+  tern_kernel_info info;
+  char block[1024];
+} info_block;
 
 /* NATIVE when the device takes the region; else whether it must be split or run on the host. */
 static uint8_t ask(tern__device *d, const tern_region *r) {
@@ -83,16 +86,16 @@ static tern_rc compile(tern__device *d, tern__kernel_class *k) {
   k->workspace = b.info.workspace;
   atomic_fetch_add_explicit(&d->stats.compiles, 1, memory_order_relaxed);
   if (tern__log_on(TERN__LOG_DEBUG, "dispatch"))
-    tern__log(TERN__LOG_DEBUG, "dispatch", "%s: compiled %s (%u nodes) in %.3f ms", d->name, k->op, k->region->r.n_nodes,
-              (double)(tern__now_ns() - began) * 1e-6);
+    tern__log(TERN__LOG_DEBUG, "dispatch", "%s: compiled %s (%u nodes) in %.3f ms", d->name, k->op,
+              k->region->r.n_nodes, (double)(tern__now_ns() - began) * 1e-6);
   return TERN_OK;
 }
 
 static void log_refusal(const tern__device *d, const tern__kernel_class *k) {
   if (!tern__log_on(TERN__LOG_DEBUG, "dispatch")) return;
   char *text = tern__region_text(&k->region->r);
-  tern__log(TERN__LOG_DEBUG, "dispatch", "%s: %s %s:\n%s", d->name, k->op, k->state == TERN__SPLIT ? "runs as primitives" : "is refused",
-            text ? text : "");
+  tern__log(TERN__LOG_DEBUG, "dispatch", "%s: %s %s:\n%s", d->name, k->op,
+            k->state == TERN__SPLIT ? "runs as primitives" : "is refused", text ? text : "");
   free(text);
 }
 
@@ -132,8 +135,10 @@ tern__kernel_class *tern__kernel_of(const tern__request *q) {
   pthread_once(&locks_once, make_locks);
   pthread_mutex_lock(&compile_lock[d->index]);
   k = look(d->classes, &key, hash);
-  if (!k && !make_room(d)) tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", q->op->name);
-  else if (!k && (k = make(q, &key, hash))) put(d->classes, k);
+  if (!k && !make_room(d))
+    tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", q->op->name);
+  else if (!k && (k = make(q, &key, hash)))
+    put(d->classes, k);
   pthread_mutex_unlock(&compile_lock[d->index]);
   return k;
 }

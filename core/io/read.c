@@ -11,7 +11,8 @@ tern_tensor *tern_read_idx(const char *path) {
     tern__fail(rc, "read_idx: %s", path ? message : "the path is NULL");
     return NULL;
   }
-  tern_tensor *t = tern_constant(tern_shape_of(idx.rank, idx.shape), idx.dtype, idx.data, (size_t)tern__numel(idx.rank, idx.shape));
+  tern_tensor *t =
+      tern_constant(tern_shape_of(idx.rank, idx.shape), idx.dtype, idx.data, (size_t)tern__numel(idx.rank, idx.shape));
   tern__idx_free(&idx);
   return t;
 }

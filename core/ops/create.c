@@ -43,8 +43,15 @@ static tern_rc infer_full(const tern__call *c, tern__request *q, tern__result *r
   return TERN_OK;
 }
 
-const tern__op tern__op_full = {.name = "full", .family = "create", .operands = "shape, dtype, value", .doc = "all elements one value", .prim = TERN_OP_COPY,
-                                .number = TERN__N_full, .dtypes = TERN_D_ANY, .infer = infer_full, .lower = tern__lower_prim};
+const tern__op tern__op_full = {.name = "full",
+                                .family = "create",
+                                .operands = "shape, dtype, value",
+                                .doc = "all elements one value",
+                                .prim = TERN_OP_COPY,
+                                .number = TERN__N_full,
+                                .dtypes = TERN_D_ANY,
+                                .infer = infer_full,
+                                .lower = tern__lower_prim};
 
 static tern_tensor *full_on(tern__device *device, tern_shape shape, tern_dtype dtype, tern_word value) {
   if (!tern__shape_ok("full", shape, dtype)) return NULL;
@@ -56,10 +63,13 @@ static tern_tensor *full_on(tern__device *device, tern_shape shape, tern_dtype d
 }
 
 static tern_word word_of(double value, tern_dtype dtype) {
-  return dtype > TERN_NO_DTYPE && dtype < TERN_DTYPE_END ? tern__convert((tern_word){.f = value}, TERN_F64, dtype) : (tern_word){.u = 0};
+  return dtype > TERN_NO_DTYPE && dtype < TERN_DTYPE_END ? tern__convert((tern_word){.f = value}, TERN_F64, dtype)
+                                                         : (tern_word){.u = 0};
 }
 
-tern_tensor *tern_full(tern_shape shape, tern_dtype dtype, double value) { return full_on(NULL, shape, dtype, word_of(value, dtype)); }
+tern_tensor *tern_full(tern_shape shape, tern_dtype dtype, double value) {
+  return full_on(NULL, shape, dtype, word_of(value, dtype));
+}
 tern_tensor *tern_zeros(tern_shape shape, tern_dtype dtype) { return tern_full(shape, dtype, 0); }
 tern_tensor *tern_ones(tern_shape shape, tern_dtype dtype) { return tern_full(shape, dtype, 1); }
 
@@ -91,8 +101,16 @@ static void lower_arange(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_ADD, tern__b_in(b, 0), tern__b_map2(b, TERN_OP_MUL, i, tern__b_in(b, 1))));
 }
 
-const tern__op tern__op_arange = {.name = "arange", .family = "create", .operands = "start, stop, step, dtype", .doc = "start, start + step, ... (linspace too)",
-                                  .number = TERN__N_arange, .dtypes = TERN_D_NUM, .infer = infer_arange, .lower = lower_arange, .relative = 2.4e-7, .ulp = 2};
+const tern__op tern__op_arange = {.name = "arange",
+                                  .family = "create",
+                                  .operands = "start, stop, step, dtype",
+                                  .doc = "start, start + step, ... (linspace too)",
+                                  .number = TERN__N_arange,
+                                  .dtypes = TERN_D_NUM,
+                                  .infer = infer_arange,
+                                  .lower = lower_arange,
+                                  .relative = 2.4e-7,
+                                  .ulp = 2};
 
 static tern_tensor *series(int64_t n, tern_dtype dtype, tern_word start, tern_word step) {
   tern_word w[MAX_WORDS];
@@ -105,9 +123,11 @@ static tern_tensor *series(int64_t n, tern_dtype dtype, tern_word start, tern_wo
 }
 
 tern_tensor *tern_arange(double start, double stop, double step, tern_dtype dtype) {
-  if (dtype <= TERN_BOOL || dtype >= TERN_DTYPE_END || step == 0 || !isfinite(start) || !isfinite(stop) || !isfinite(step)) {
-    tern__fail(TERN_E_ARG, "arange: start %g, stop %g, step %g, dtype %s; they must be finite, step not 0, the dtype a number", start, stop, step,
-               tern_dtype_name(dtype));
+  if (dtype <= TERN_BOOL || dtype >= TERN_DTYPE_END || step == 0 || !isfinite(start) || !isfinite(stop) ||
+      !isfinite(step)) {
+    tern__fail(TERN_E_ARG,
+               "arange: start %g, stop %g, step %g, dtype %s; they must be finite, step not 0, the dtype a number",
+               start, stop, step, tern_dtype_name(dtype));
     return NULL;
   }
   const double n = ceil((stop - start) / step);
@@ -129,11 +149,12 @@ tern_tensor *tern_arange(double start, double stop, double step, tern_dtype dtyp
 
 tern_tensor *tern_linspace(double start, double stop, int64_t n, tern_dtype dtype) {
   if (!tern__is_float(dtype) || n < 0 || n > (int64_t)1e15 || !isfinite(start) || !isfinite(stop)) {
-    tern__fail(TERN_E_ARG, "linspace: %lld values from %g to %g as %s; n must not be negative, the dtype a float", (long long)n, start, stop,
-               tern_dtype_name(dtype));
+    tern__fail(TERN_E_ARG, "linspace: %lld values from %g to %g as %s; n must not be negative, the dtype a float",
+               (long long)n, start, stop, tern_dtype_name(dtype));
     return NULL;
   }
-  tern_tensor *t = series(n, dtype, (tern_word){.f = start}, (tern_word){.f = n > 1 ? (stop - start) / (double)(n - 1) : 0});
+  tern_tensor *t =
+      series(n, dtype, (tern_word){.f = start}, (tern_word){.f = n > 1 ? (stop - start) / (double)(n - 1) : 0});
   if (!t || n < 2) return t;
   tern_tensor *last = tern_slice(t, &TERN_RANGE(n - 1, TERN_OPEN, 1), 1), *end = tern_scalar(stop); /* exactly stop */
   return last && end && !tern__write(last, end) ? t : NULL;
@@ -157,8 +178,14 @@ static void lower_eye(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_EQ, row, tern__b_iota(b, 1, TERN_I64)));
 }
 
-const tern__op tern__op_eye = {.name = "eye", .family = "create", .operands = "rows, columns, k, dtype", .doc = "ones on diagonal k, else zeros",
-                               .number = TERN__N_eye, .dtypes = TERN_D_ANY, .infer = infer_eye, .lower = lower_eye};
+const tern__op tern__op_eye = {.name = "eye",
+                               .family = "create",
+                               .operands = "rows, columns, k, dtype",
+                               .doc = "ones on diagonal k, else zeros",
+                               .number = TERN__N_eye,
+                               .dtypes = TERN_D_ANY,
+                               .infer = infer_eye,
+                               .lower = lower_eye};
 
 tern_tensor *tern_eye(int64_t rows, int64_t columns, int k, tern_dtype dtype) {
   const tern_shape shape = {2, {rows, columns}};
@@ -188,7 +215,8 @@ tern_tensor *tern_to(tern_tensor *t, const char *name) {
   tern_tensor *out = dense ? tern__new(d, (tern_dtype)t->dtype, t->rank, t->shape, "to") : NULL;
   if (!out) return NULL;
   const uint64_t item = tern__dtype_size[t->dtype];
-  if (!tern__copy_bytes(out->storage, 0, dense->storage, (uint64_t)dense->offset * item, (uint64_t)t->numel * item)) return tern__push(out);
+  if (!tern__copy_bytes(out->storage, 0, dense->storage, (uint64_t)dense->offset * item, (uint64_t)t->numel * item))
+    return tern__push(out);
   tern__unref(out);
   return NULL;
 }

@@ -7,8 +7,13 @@
 
 /* ---- take: data [O, A, I], indices [J], out [O, J, I]; the public shape is the call's business ---- */
 
-static void fixed_operand(tern__operand *a, uint8_t kind, tern_tensor *t, tern_dtype dtype, int rank, const uint8_t *dim, const int64_t *size) {
-  *a = (tern__operand){.kind = kind, .dtype = (uint8_t)dtype, .rank = (uint8_t)rank, .storage = t ? t->storage : NULL, .offset = t ? t->offset : 0};
+static void fixed_operand(tern__operand *a, uint8_t kind, tern_tensor *t, tern_dtype dtype, int rank,
+                          const uint8_t *dim, const int64_t *size) {
+  *a = (tern__operand){.kind = kind,
+                       .dtype = (uint8_t)dtype,
+                       .rank = (uint8_t)rank,
+                       .storage = t ? t->storage : NULL,
+                       .offset = t ? t->offset : 0};
   int64_t n = 1;
   for (int d = rank; d-- > 0;) {
     a->dim[d] = dim[d];
@@ -35,8 +40,15 @@ static tern_rc infer_take(const tern__call *c, tern__request *q, tern__result *r
   return TERN_OK;
 }
 
-const tern__op tern__op_take = {.name = "take", .family = "index", .operands = "x, indices, axis", .doc = "slices of x along axis at integer indices",
-                                .prim = TERN_OP_GATHER, .number = TERN__N_take, .dtypes = TERN_D_ANY, .infer = infer_take, .lower = tern__lower_prim};
+const tern__op tern__op_take = {.name = "take",
+                                .family = "index",
+                                .operands = "x, indices, axis",
+                                .doc = "slices of x along axis at integer indices",
+                                .prim = TERN_OP_GATHER,
+                                .number = TERN__N_take,
+                                .dtypes = TERN_D_ANY,
+                                .infer = infer_take,
+                                .lower = tern__lower_prim};
 
 tern_tensor *tern_take(tern_tensor *x, tern_tensor *indices, int axis) {
   if (!tern__usable(x, "take", 1) || !tern__usable(indices, "take", 2)) return NULL;
@@ -45,11 +57,13 @@ tern_tensor *tern_take(tern_tensor *x, tern_tensor *indices, int axis) {
   indices = tern__solid(indices, TERN_I64);
   if (!indices) return NULL;
   if (!tern__is_int((tern_dtype)indices->dtype)) {
-    tern__fail(TERN_E_ARG, "take: indices are %s; they must be integers: tern_cast them", tern_dtype_name((tern_dtype)indices->dtype));
+    tern__fail(TERN_E_ARG, "take: indices are %s; they must be integers: tern_cast them",
+               tern_dtype_name((tern_dtype)indices->dtype));
     return NULL;
   }
   if (x->rank - 1 + indices->rank > TERN_MAX_RANK) {
-    tern__fail(TERN_E_ARG, "take: the result would have rank %d; the most there is is %d", x->rank - 1 + indices->rank, TERN_MAX_RANK);
+    tern__fail(TERN_E_ARG, "take: the result would have rank %d; the most there is is %d", x->rank - 1 + indices->rank,
+               TERN_MAX_RANK);
     return NULL;
   }
   tern_shape shape = {.rank = 0}, three = {.rank = 3, .dim = {1, x->shape[axis], 1}};
@@ -92,16 +106,22 @@ static void lower_one_hot(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_EQ, tern__b_iota(b, fixed_dim(q), TERN_I64), tern__b_in(b, 0)));
 }
 
-const tern__op tern__op_one_hot = {.name = "one_hot", .family = "index", .operands = "indices, classes, dtype", .doc = "1 where the class is the index, else 0",
-                                   .number = TERN__N_one_hot, .dtypes = TERN_D_ANY, .infer = infer_one_hot, .lower = lower_one_hot};
+const tern__op tern__op_one_hot = {.name = "one_hot",
+                                   .family = "index",
+                                   .operands = "indices, classes, dtype",
+                                   .doc = "1 where the class is the index, else 0",
+                                   .number = TERN__N_one_hot,
+                                   .dtypes = TERN_D_ANY,
+                                   .infer = infer_one_hot,
+                                   .lower = lower_one_hot};
 
 tern_tensor *tern_one_hot(tern_tensor *indices, int64_t classes, tern_dtype dtype) {
   if (!tern__usable(indices, "one_hot", 1)) return NULL;
   indices = tern__solid(indices, TERN_I64);
   if (!indices) return NULL;
   if (!tern__is_int((tern_dtype)indices->dtype) || classes < 0 || dtype <= TERN_NO_DTYPE || dtype >= TERN_DTYPE_END) {
-    tern__fail(TERN_E_ARG, "one_hot: indices are %s (must be integers), classes %lld (at least 0), dtype %s", tern_dtype_name((tern_dtype)indices->dtype),
-               (long long)classes, tern_dtype_name(dtype));
+    tern__fail(TERN_E_ARG, "one_hot: indices are %s (must be integers), classes %lld (at least 0), dtype %s",
+               tern_dtype_name((tern_dtype)indices->dtype), (long long)classes, tern_dtype_name(dtype));
     return NULL;
   }
   tern_tensor *wide = tern_expand_dims(indices, -1);
@@ -128,9 +148,16 @@ static tern_rc infer_sort(const tern__call *c, tern__request *q, tern__result *r
   return TERN_OK;
 }
 
-#define SORT(id, primitive, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "index", .operands = "x, axis", .doc = text, .prim = primitive, .number = TERN__N_##id, \
-                                  .dtypes = TERN_D_ANY, .infer = infer_sort, .lower = tern__lower_prim};
+#define SORT(id, primitive, text)                         \
+  const tern__op tern__op_##id = {.name = #id,            \
+                                  .family = "index",      \
+                                  .operands = "x, axis",  \
+                                  .doc = text,            \
+                                  .prim = primitive,      \
+                                  .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_ANY,   \
+                                  .infer = infer_sort,    \
+                                  .lower = tern__lower_prim};
 SORT(sort, TERN_OP_SORT, "sorted along axis, stable; NaN last")
 SORT(argsort, TERN_OP_ARGSORT, "indices (int64) that sort along axis, stable")
 
@@ -148,5 +175,9 @@ static tern_tensor *sorted(const tern__op *op, tern_tensor *x, int axis, const t
   return y && last != x ? tern_permute(y, back, y->rank) : y;
 }
 
-tern_tensor *tern_sort(tern_tensor *x, int axis, const tern_sort_opts *opts) { return sorted(&tern__op_sort, x, axis, opts); }
-tern_tensor *tern_argsort(tern_tensor *x, int axis, const tern_sort_opts *opts) { return sorted(&tern__op_argsort, x, axis, opts); }
+tern_tensor *tern_sort(tern_tensor *x, int axis, const tern_sort_opts *opts) {
+  return sorted(&tern__op_sort, x, axis, opts);
+}
+tern_tensor *tern_argsort(tern_tensor *x, int axis, const tern_sort_opts *opts) {
+  return sorted(&tern__op_argsort, x, axis, opts);
+}

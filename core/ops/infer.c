@@ -11,8 +11,10 @@ tern_dtype tern__meet(const tern__call *c, int first, int n) {
     const tern_tensor *t = c->in[i];
     if (t == TERN_NONE) continue;
     if (t->flags & TERN__WEAK) {
-      if (t->dtype == TERN_F64) weak_float = true;
-      else weak_int = true;
+      if (t->dtype == TERN_F64)
+        weak_float = true;
+      else
+        weak_int = true;
     } else {
       d = d == TERN_NO_DTYPE ? (tern_dtype)t->dtype : tern__promote(d, (tern_dtype)t->dtype);
     }
@@ -27,10 +29,13 @@ static void describe(const tern__call *c, char *text, size_t size) {
   for (int i = 0; i < c->n_in && at < (int)size - 220; i++) {
     char shape[200];
     const tern_tensor *t = c->in[i];
-    if (t == TERN_NONE) at += snprintf(text + at, size - (size_t)at, "%snone", i ? ", " : "");
-    else if (t->flags & TERN__WEAK) at += snprintf(text + at, size - (size_t)at, "%sscalar", i ? ", " : "");
-    else at += snprintf(text + at, size - (size_t)at, "%s%s %s", i ? ", " : "", tern_dtype_name((tern_dtype)t->dtype),
-                        tern__shape_text(shape, t->rank, t->shape));
+    if (t == TERN_NONE)
+      at += snprintf(text + at, size - (size_t)at, "%snone", i ? ", " : "");
+    else if (t->flags & TERN__WEAK)
+      at += snprintf(text + at, size - (size_t)at, "%sscalar", i ? ", " : "");
+    else
+      at += snprintf(text + at, size - (size_t)at, "%s%s %s", i ? ", " : "", tern_dtype_name((tern_dtype)t->dtype),
+                     tern__shape_text(shape, t->rank, t->shape));
   }
 }
 
@@ -55,7 +60,9 @@ tern_rc tern__space(const tern__call *c, tern__request *q) {
       }
       char text[1400] = "";
       describe(c, text, sizeof text);
-      return tern__fail(TERN_E_ARG, "%s: the shapes of %s do not broadcast; sizes must be equal or 1, aligned at the last axis", c->op->name, text);
+      return tern__fail(TERN_E_ARG,
+                        "%s: the shapes of %s do not broadcast; sizes must be equal or 1, aligned at the last axis",
+                        c->op->name, text);
     }
   }
   return TERN_OK;
@@ -66,9 +73,12 @@ tern_rc tern__check_dtype(const tern__call *c, tern_dtype d) {
   char accepted[160] = "", text[1400] = "";
   int at = 0;
   for (int k = 1; k < TERN_DTYPE_END; k++)
-    if (c->op->dtypes >> k & 1) at += snprintf(accepted + at, sizeof accepted - (size_t)at, "%s%s", at ? ", " : "", tern_dtype_name((tern_dtype)k));
+    if (c->op->dtypes >> k & 1)
+      at +=
+          snprintf(accepted + at, sizeof accepted - (size_t)at, "%s%s", at ? ", " : "", tern_dtype_name((tern_dtype)k));
   describe(c, text, sizeof text);
-  return tern__fail(TERN_E_ARG, "%s: not defined for %s (of %s); it takes %s: tern_cast first", c->op->name, tern_dtype_name(d), text, accepted);
+  return tern__fail(TERN_E_ARG, "%s: not defined for %s (of %s); it takes %s: tern_cast first", c->op->name,
+                    tern_dtype_name(d), text, accepted);
 }
 
 void tern__operand_param(tern__request *q, int i, tern_dtype dtype, tern_word value) {

@@ -22,8 +22,8 @@ static bool common(const char *op, tern_tensor *const *xs, int n, tern_dtype *dt
     *dtype = i ? tern__promote(*dtype, (tern_dtype)xs[i]->dtype) : (tern_dtype)xs[i]->dtype;
     if (!*device) *device = xs[i]->device;
     if (*device != xs[i]->device) {
-      tern__fail(TERN_E_ARG, "%s: operand 1 is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")", op, (*device)->name, i + 1,
-                 xs[i]->device->name, (*device)->name);
+      tern__fail(TERN_E_ARG, "%s: operand 1 is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")", op,
+                 (*device)->name, i + 1, xs[i]->device->name, (*device)->name);
       return false;
     }
   }
@@ -50,7 +50,8 @@ tern_tensor *tern_concat(tern_tensor *const *xs, int n, int axis) {
     for (int d = 0; d < xs[0]->rank && fits; d++) fits = d == axis || xs[i]->shape[d] == shape[d];
     char a[200], b[200];
     if (!fits) {
-      tern__fail(TERN_E_ARG, "concat: operand %d has shape %s, operand 1 %s; all sizes but those of axis %d must be equal", i + 1,
+      tern__fail(TERN_E_ARG,
+                 "concat: operand %d has shape %s, operand 1 %s; all sizes but those of axis %d must be equal", i + 1,
                  tern__shape_text(a, xs[i]->rank, xs[i]->shape), tern__shape_text(b, xs[0]->rank, xs[0]->shape), axis);
       return NULL;
     }
@@ -81,8 +82,8 @@ tern_tensor *tern_stack(tern_tensor *const *xs, int n, int axis) {
   for (int i = 1; i < n; i++) {
     char a[200], b[200];
     if (xs[i]->rank == xs[0]->rank && !memcmp(xs[i]->shape, xs[0]->shape, xs[0]->rank * sizeof *shape)) continue;
-    tern__fail(TERN_E_ARG, "stack: operand %d has shape %s, operand 1 %s; all must be equal", i + 1, tern__shape_text(a, xs[i]->rank, xs[i]->shape),
-               tern__shape_text(b, xs[0]->rank, xs[0]->shape));
+    tern__fail(TERN_E_ARG, "stack: operand %d has shape %s, operand 1 %s; all must be equal", i + 1,
+               tern__shape_text(a, xs[i]->rank, xs[i]->shape), tern__shape_text(b, xs[0]->rank, xs[0]->shape));
     return NULL;
   }
   tern_tensor *out = tern__push(tern__new(device, dtype, xs[0]->rank + 1, shape, "stack"));
@@ -102,10 +103,11 @@ tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double
   tern_shape shape = {.rank = n};
   tern_range inside[TERN_MAX_RANK];
   for (int d = 0; d < n; d++) {
-    if (padding[d].before < 0 || padding[d].after < 0 || __builtin_add_overflow(x->shape[d], padding[d].before, &shape.dim[d]) ||
+    if (padding[d].before < 0 || padding[d].after < 0 ||
+        __builtin_add_overflow(x->shape[d], padding[d].before, &shape.dim[d]) ||
         __builtin_add_overflow(shape.dim[d], padding[d].after, &shape.dim[d])) {
-      tern__fail(TERN_E_ARG, "pad: axis %d is padded by %lld and %lld; neither may be negative (tern_slice crops)", d, (long long)padding[d].before,
-                 (long long)padding[d].after);
+      tern__fail(TERN_E_ARG, "pad: axis %d is padded by %lld and %lld; neither may be negative (tern_slice crops)", d,
+                 (long long)padding[d].before, (long long)padding[d].after);
       return NULL;
     }
     inside[d] = TERN_RANGE(padding[d].before, padding[d].before + x->shape[d], 1);

@@ -46,9 +46,11 @@ static tern_rc infer_matmul(const tern__call *c, tern__request *q, tern__result 
   const int64_t m = x->shape[x->rank - 2], k = x->shape[x->rank - 1], n = y->shape[y->rank - 1];
   if (k != y->shape[y->rank - 2] || batch_space(c, q, nb)) {
     char a[200], b[200];
-    return tern__fail(TERN_E_ARG, "matmul: %s and %s do not fit: the last axis of the first must be as long as the last but one of the second%s",
-                      tern__shape_text(a, x->rank, x->shape), tern__shape_text(b, y->rank, y->shape),
-                      nb > 0 ? ", and the leading ones must broadcast" : "; tern_transpose turns one");
+    return tern__fail(
+        TERN_E_ARG,
+        "matmul: %s and %s do not fit: the last axis of the first must be as long as the last but one of the second%s",
+        tern__shape_text(a, x->rank, x->shape), tern__shape_text(b, y->rank, y->shape),
+        nb > 0 ? ", and the leading ones must broadcast" : "; tern_transpose turns one");
   }
   const int64_t sizes[] = {m, k, n};
   q->n_space = (uint8_t)nb;
@@ -80,9 +82,18 @@ static tern_rc infer_matmul(const tern__call *c, tern__request *q, tern__result 
   return TERN_OK;
 }
 
-const tern__op tern__op_matmul = {.name = "matmul", .family = "linalg", .operands = "a, b", .doc = "matrix product over the last two axes, the others broadcast",
-                                  .prim = TERN_OP_DOT, .number = TERN__N_matmul, .dtypes = TERN_D_NUM, .infer = infer_matmul, .lower = tern__lower_prim,
-                                  .absolute = 1e-4, .relative = 1e-4, .ulp = 840};
+const tern__op tern__op_matmul = {.name = "matmul",
+                                  .family = "linalg",
+                                  .operands = "a, b",
+                                  .doc = "matrix product over the last two axes, the others broadcast",
+                                  .prim = TERN_OP_DOT,
+                                  .number = TERN__N_matmul,
+                                  .dtypes = TERN_D_NUM,
+                                  .infer = infer_matmul,
+                                  .lower = tern__lower_prim,
+                                  .absolute = 1e-4,
+                                  .relative = 1e-4,
+                                  .ulp = 840};
 
 /* Both cast to the dtype where they meet, then multiplied. */
 static tern_tensor *product(tern_tensor *a, tern_tensor *b) {
@@ -125,7 +136,8 @@ tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b) {
   order[0] = b->rank - 2;
   tern_shape shape = {.rank = 0};
   if (a->rank + b->rank - 2 > TERN_MAX_RANK) {
-    tern__fail(TERN_E_ARG, "dot: the result would have rank %d; the most there is is %d", a->rank + b->rank - 2, TERN_MAX_RANK);
+    tern__fail(TERN_E_ARG, "dot: the result would have rank %d; the most there is is %d", a->rank + b->rank - 2,
+               TERN_MAX_RANK);
     return NULL;
   }
   for (int d = 0; d + 1 < a->rank; d++) shape.dim[shape.rank++] = a->shape[d];

@@ -51,14 +51,26 @@ static void lower_add_mul(tern__builder *b) {
 }
 
 #define BINARY_(id, primitive, types, to_float, ulps, text, inference, lowering) \
-  const tern__op tern__op_##id = {.name = #id, .family = "map_binary", .operands = "a, b", .doc = text, .prim = primitive, \
-                                  .number = TERN__N_##id, .dtypes = types, .first_float = to_float, .infer = inference, .lower = lowering, \
-                                  .absolute = (ulps) * 2e-38, .relative = (ulps) * 1.2e-7, .ulp = ulps}; \
+  const tern__op tern__op_##id = {.name = #id,                                   \
+                                  .family = "map_binary",                        \
+                                  .operands = "a, b",                            \
+                                  .doc = text,                                   \
+                                  .prim = primitive,                             \
+                                  .number = TERN__N_##id,                        \
+                                  .dtypes = types,                               \
+                                  .first_float = to_float,                       \
+                                  .infer = inference,                            \
+                                  .lower = lowering,                             \
+                                  .absolute = (ulps)*2e-38,                      \
+                                  .relative = (ulps)*1.2e-7,                     \
+                                  .ulp = ulps};                                  \
   tern_tensor *tern_##id(tern_tensor *a, tern_tensor *b) { return tern__run2(&tern__op_##id, a, b); }
 #define BINARY(id, primitive, types, to_float, ulps, text) \
   BINARY_(id, TERN_OP_##primitive, TERN_D_##types, to_float, ulps, text, infer_binary, tern__lower_prim)
-#define COMPARE(id, primitive, text) BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_compare, tern__lower_prim)
-#define LOGICAL(id, primitive, text) BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_logical, tern__lower_prim)
+#define COMPARE(id, primitive, text) \
+  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_compare, tern__lower_prim)
+#define LOGICAL(id, primitive, text) \
+  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_logical, tern__lower_prim)
 
 BINARY_(add, TERN_OP_ADD, TERN_D_ANY, 0, 0, "a + b; on bool: or", infer_binary, lower_add_mul)
 BINARY_(mul, TERN_OP_MUL, TERN_D_ANY, 0, 0, "a * b; on bool: and", infer_binary, lower_add_mul)
@@ -95,7 +107,8 @@ static void lower_logaddexp(tern__builder *b) {
   const tern_dtype wide = q->dtype == TERN_F64 ? TERN_F64 : TERN_F32;
   const int x = tern__b_cast(b, tern__b_in(b, 0), wide), y = tern__b_cast(b, tern__b_in(b, 1), wide);
   const int gap = tern__b_map1(b, TERN_OP_NEG, tern__b_map1(b, TERN_OP_ABS, tern__b_map2(b, TERN_OP_SUB, x, y)));
-  const int far = tern__b_map2(b, TERN_OP_ADD, tern__b_map2(b, TERN_OP_MAXIMUM, x, y), tern__b_map1(b, TERN_OP_LOG1P, tern__b_map1(b, TERN_OP_EXP, gap)));
+  const int far = tern__b_map2(b, TERN_OP_ADD, tern__b_map2(b, TERN_OP_MAXIMUM, x, y),
+                               tern__b_map1(b, TERN_OP_LOG1P, tern__b_map1(b, TERN_OP_EXP, gap)));
   const int twice = tern__b_map2(b, TERN_OP_ADD, x, tern__b_const(b, wide, 0.69314718055994530942));
   tern__b_out(b, 0, tern__b_where(b, tern__b_map2(b, TERN_OP_EQ, x, y), twice, far));
 }
@@ -116,8 +129,15 @@ static tern_rc infer_where(const tern__call *c, tern__request *q, tern__result *
   return TERN_OK;
 }
 
-const tern__op tern__op_where = {.name = "where", .family = "map_binary", .operands = "condition, a, b", .doc = "a where condition is true, else b",
-                                 .prim = TERN_OP_WHERE, .number = TERN__N_where, .dtypes = TERN_D_ANY, .infer = infer_where, .lower = tern__lower_prim};
+const tern__op tern__op_where = {.name = "where",
+                                 .family = "map_binary",
+                                 .operands = "condition, a, b",
+                                 .doc = "a where condition is true, else b",
+                                 .prim = TERN_OP_WHERE,
+                                 .number = TERN__N_where,
+                                 .dtypes = TERN_D_ANY,
+                                 .infer = infer_where,
+                                 .lower = tern__lower_prim};
 
 tern_tensor *tern_where(tern_tensor *condition, tern_tensor *a, tern_tensor *b) {
   tern_tensor *const in[] = {condition, a, b};
@@ -155,8 +175,14 @@ static void lower_clip(tern__builder *b) {
   tern__b_out(b, 0, x);
 }
 
-const tern__op tern__op_clip = {.name = "clip", .family = "map_binary", .operands = "x, low?, high?", .doc = "x limited to [low, high]",
-                                .number = TERN__N_clip, .dtypes = TERN_D_ANY, .infer = infer_clip, .lower = lower_clip};
+const tern__op tern__op_clip = {.name = "clip",
+                                .family = "map_binary",
+                                .operands = "x, low?, high?",
+                                .doc = "x limited to [low, high]",
+                                .number = TERN__N_clip,
+                                .dtypes = TERN_D_ANY,
+                                .infer = infer_clip,
+                                .lower = lower_clip};
 
 tern_tensor *tern_clip(tern_tensor *x, tern_tensor *low, tern_tensor *high) {
   tern_tensor *const in[] = {x, low, high};

@@ -20,10 +20,20 @@ static tern_rc infer_unary(const tern__call *c, tern__request *q, tern__result *
 }
 
 /* tolerances: absolute, relative, ulp */
-#define UNARY(id, primitive, types, to_float, ulps, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "map_unary", .operands = "x", .doc = text, .prim = TERN_OP_##primitive, \
-                                  .number = TERN__N_##id, .dtypes = TERN_D_##types, .first_float = to_float, .infer = infer_unary, \
-                                  .lower = tern__lower_prim, .absolute = (ulps) * 2e-38, .relative = (ulps) * 1.2e-7, .ulp = ulps}; \
+#define UNARY(id, primitive, types, to_float, ulps, text)      \
+  const tern__op tern__op_##id = {.name = #id,                 \
+                                  .family = "map_unary",       \
+                                  .operands = "x",             \
+                                  .doc = text,                 \
+                                  .prim = TERN_OP_##primitive, \
+                                  .number = TERN__N_##id,      \
+                                  .dtypes = TERN_D_##types,    \
+                                  .first_float = to_float,     \
+                                  .infer = infer_unary,        \
+                                  .lower = tern__lower_prim,   \
+                                  .absolute = (ulps)*2e-38,    \
+                                  .relative = (ulps)*1.2e-7,   \
+                                  .ulp = ulps};                \
   tern_tensor *tern_##id(tern_tensor *x) { return tern__run1(&tern__op_##id, x); }
 
 UNARY(neg, NEG, NUM, 0, 0, "-x")
@@ -70,9 +80,16 @@ static tern_tensor *rounded(const tern__op *op, tern_tensor *x) {
   return tern__run1(op, x);
 }
 
-#define ROUNDING(id, primitive, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "map_unary", .operands = "x", .doc = text, .prim = TERN_OP_##primitive, \
-                                  .number = TERN__N_##id, .dtypes = TERN_D_FLOAT, .infer = infer_unary, .lower = tern__lower_prim}; \
+#define ROUNDING(id, primitive, text)                          \
+  const tern__op tern__op_##id = {.name = #id,                 \
+                                  .family = "map_unary",       \
+                                  .operands = "x",             \
+                                  .doc = text,                 \
+                                  .prim = TERN_OP_##primitive, \
+                                  .number = TERN__N_##id,      \
+                                  .dtypes = TERN_D_FLOAT,      \
+                                  .infer = infer_unary,        \
+                                  .lower = tern__lower_prim};  \
   tern_tensor *tern_##id(tern_tensor *x) { return rounded(&tern__op_##id, x); }
 
 ROUNDING(floor, FLOOR, "round down (integers unchanged)")
@@ -82,12 +99,20 @@ ROUNDING(trunc, TRUNC, "round towards 0 (integers unchanged)")
 
 /* ---- copies and casts ---- */
 
-const tern__op tern__op_copy = {.name = "copy", .family = "map_unary", .operands = "x", .doc = "x in memory of its own (tern_clone)",
-                                .prim = TERN_OP_COPY, .number = TERN__N_copy, .dtypes = TERN_D_ANY, .infer = infer_unary, .lower = tern__lower_prim};
+const tern__op tern__op_copy = {.name = "copy",
+                                .family = "map_unary",
+                                .operands = "x",
+                                .doc = "x in memory of its own (tern_clone)",
+                                .prim = TERN_OP_COPY,
+                                .number = TERN__N_copy,
+                                .dtypes = TERN_D_ANY,
+                                .infer = infer_unary,
+                                .lower = tern__lower_prim};
 
 tern_tensor *tern_clone(tern_tensor *x) {
   if (!tern__usable(x, "clone", 1)) return NULL;
-  return x->flags & TERN__WEAK ? tern__solid(x, x->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)x->dtype) : tern__run1(&tern__op_copy, x);
+  return x->flags & TERN__WEAK ? tern__solid(x, x->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)x->dtype)
+                               : tern__run1(&tern__op_copy, x);
 }
 
 tern_tensor *tern_contiguous(tern_tensor *x) {
@@ -108,8 +133,15 @@ static tern_rc infer_cast(const tern__call *c, tern__request *q, tern__result *r
 
 static void lower_cast(tern__builder *b) { tern__b_out(b, 0, tern__b_in(b, 0)); }
 
-const tern__op tern__op_cast = {.name = "cast", .family = "map_unary", .operands = "x, dtype", .doc = "x as dtype: truncates, saturates, NaN gives 0",
-                                .prim = TERN_OP_CAST, .number = TERN__N_cast, .dtypes = TERN_D_ANY, .infer = infer_cast, .lower = lower_cast};
+const tern__op tern__op_cast = {.name = "cast",
+                                .family = "map_unary",
+                                .operands = "x, dtype",
+                                .doc = "x as dtype: truncates, saturates, NaN gives 0",
+                                .prim = TERN_OP_CAST,
+                                .number = TERN__N_cast,
+                                .dtypes = TERN_D_ANY,
+                                .infer = infer_cast,
+                                .lower = lower_cast};
 
 tern_tensor *tern_cast(tern_tensor *x, tern_dtype dtype) {
   if (!tern__usable(x, "cast", 1)) return NULL;
@@ -130,8 +162,14 @@ static void lower_square(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_MUL, x, x));
 }
 
-const tern__op tern__op_square = {.name = "square", .family = "map_unary", .operands = "x", .doc = "x * x", .number = TERN__N_square,
-                                  .dtypes = TERN_D_NUM, .infer = infer_unary, .lower = lower_square};
+const tern__op tern__op_square = {.name = "square",
+                                  .family = "map_unary",
+                                  .operands = "x",
+                                  .doc = "x * x",
+                                  .number = TERN__N_square,
+                                  .dtypes = TERN_D_NUM,
+                                  .infer = infer_unary,
+                                  .lower = lower_square};
 tern_tensor *tern_square(tern_tensor *x) { return tern__run1(&tern__op_square, x); }
 
 static tern_rc infer_logical_not(const tern__call *c, tern__request *q, tern__result *r) {
@@ -144,6 +182,13 @@ static tern_rc infer_logical_not(const tern__call *c, tern__request *q, tern__re
   return TERN_OK;
 }
 
-const tern__op tern__op_logical_not = {.name = "logical_not", .family = "map_unary", .operands = "x", .doc = "true where x is 0", .prim = TERN_OP_NOT,
-                                       .number = TERN__N_logical_not, .dtypes = TERN_D_ANY, .infer = infer_logical_not, .lower = tern__lower_prim};
+const tern__op tern__op_logical_not = {.name = "logical_not",
+                                       .family = "map_unary",
+                                       .operands = "x",
+                                       .doc = "true where x is 0",
+                                       .prim = TERN_OP_NOT,
+                                       .number = TERN__N_logical_not,
+                                       .dtypes = TERN_D_ANY,
+                                       .infer = infer_logical_not,
+                                       .lower = tern__lower_prim};
 tern_tensor *tern_logical_not(tern_tensor *x) { return tern__run1(&tern__op_logical_not, x); }

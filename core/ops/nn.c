@@ -33,7 +33,9 @@ static int wide_input(tern__builder *b, int i) {
   const int x = tern__b_in(b, i);
   return tern__b_cast(b, x, tern__b_request(b)->dtype == TERN_F64 ? TERN_F64 : TERN_F32);
 }
-static int constant(tern__builder *b, int like, double value) { return tern__b_const(b, tern__b_dtype(b, like), value); }
+static int constant(tern__builder *b, int like, double value) {
+  return tern__b_const(b, tern__b_dtype(b, like), value);
+}
 
 static void lower_relu(tern__builder *b) {
   const int x = tern__b_in(b, 0);
@@ -96,7 +98,8 @@ static void lower_softmax(tern__builder *b) {
 }
 
 static void lower_log_softmax(tern__builder *b) {
-  const int x = minus_max(b), sum = tern__b_reduce(b, TERN_OP_SUM, tern__b_map1(b, TERN_OP_EXP, x), tern__b_dtype(b, x));
+  const int x = minus_max(b),
+            sum = tern__b_reduce(b, TERN_OP_SUM, tern__b_map1(b, TERN_OP_EXP, x), tern__b_dtype(b, x));
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_SUB, x, tern__b_map1(b, TERN_OP_LOG, sum)));
 }
 
@@ -134,7 +137,8 @@ static void lower_layer_norm(tern__builder *b) {
   const int n = tern__b_count(b, x, d);
   const int mean = tern__b_map2(b, TERN_OP_DIV, tern__b_reduce(b, TERN_OP_SUM, x, d), n);
   const int centred = tern__b_map2(b, TERN_OP_SUB, x, mean);
-  const int variance = tern__b_map2(b, TERN_OP_DIV, tern__b_reduce(b, TERN_OP_SUM, tern__b_map2(b, TERN_OP_MUL, centred, centred), d), n);
+  const int variance = tern__b_map2(
+      b, TERN_OP_DIV, tern__b_reduce(b, TERN_OP_SUM, tern__b_map2(b, TERN_OP_MUL, centred, centred), d), n);
   const int deviation = tern__b_map1(b, TERN_OP_SQRT, tern__b_map2(b, TERN_OP_ADD, variance, tern__b_in(b, 1)));
   int y = tern__b_map2(b, TERN_OP_DIV, centred, deviation);
   int next = 2;
@@ -144,8 +148,17 @@ static void lower_layer_norm(tern__builder *b) {
 }
 
 #define COMPOSITE(id, args, types, inference, lowering, tolerance, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "nn", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_##types, \
-                                  .infer = inference, .lower = lowering, .absolute = tolerance, .relative = tolerance, .ulp = (tolerance) / 1.2e-7};
+  const tern__op tern__op_##id = {.name = #id,                           \
+                                  .family = "nn",                        \
+                                  .operands = args,                      \
+                                  .doc = text,                           \
+                                  .number = TERN__N_##id,                \
+                                  .dtypes = TERN_D_##types,              \
+                                  .infer = inference,                    \
+                                  .lower = lowering,                     \
+                                  .absolute = tolerance,                 \
+                                  .relative = tolerance,                 \
+                                  .ulp = (tolerance) / 1.2e-7};
 
 COMPOSITE(relu, "x", NUM, infer_relu, lower_relu, 0, "max(x, 0)")
 COMPOSITE(sigmoid, "x", FLOAT, infer_float, lower_sigmoid, 1e-6, "1 / (1 + exp(-x))")
@@ -153,7 +166,8 @@ COMPOSITE(silu, "x", FLOAT, infer_float, lower_silu, 1e-6, "x * sigmoid(x)")
 COMPOSITE(gelu, "x", FLOAT, infer_gelu, lower_gelu, 2e-6, "x times the normal distribution function of x")
 COMPOSITE(softmax, "x, axis", FLOAT, infer_along, lower_softmax, 2e-6, "exp(x) / sum(exp(x)) along axis")
 COMPOSITE(log_softmax, "x, axis", FLOAT, infer_along, lower_log_softmax, 4e-6, "log(softmax(x)) along axis")
-COMPOSITE(layer_norm, "x, scale?, offset?", FLOAT, infer_layer_norm, lower_layer_norm, 1e-5, "(x - mean) / sqrt(var + epsilon) * scale + offset")
+COMPOSITE(layer_norm, "x, scale?, offset?", FLOAT, infer_layer_norm, lower_layer_norm, 1e-5,
+          "(x - mean) / sqrt(var + epsilon) * scale + offset")
 
 tern_tensor *tern_relu(tern_tensor *x) { return tern__run1(&tern__op_relu, x); }
 tern_tensor *tern_sigmoid(tern_tensor *x) { return tern__run1(&tern__op_sigmoid, x); }
@@ -175,7 +189,8 @@ static tern_tensor *along(const tern__op *op, tern_tensor *x, int axis) {
 tern_tensor *tern_softmax(tern_tensor *x, int axis) { return along(&tern__op_softmax, x, axis); }
 tern_tensor *tern_log_softmax(tern_tensor *x, int axis) { return along(&tern__op_log_softmax, x, axis); }
 
-tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *offset, const tern_layer_norm_opts *opts) {
+tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *offset,
+                             const tern_layer_norm_opts *opts) {
   if (!tern__usable(x, "layer_norm", 1)) return NULL;
   const int axis = tern__axis("layer_norm", opts && opts->axis ? opts->axis : -1, x->rank);
   if (axis < 0) return NULL;
@@ -185,8 +200,9 @@ tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *of
     if (!tern__usable(in[i], "layer_norm", i + 1)) return NULL;
     if (in[i]->rank != x->rank - axis || memcmp(in[i]->shape, x->shape + axis, in[i]->rank * sizeof *x->shape)) {
       char a[200], b[200];
-      tern__fail(TERN_E_ARG, "layer_norm: %s has shape %s; it must have that of the normalised axes, %s", i == 1 ? "scale" : "offset",
-                 tern__shape_text(a, in[i]->rank, in[i]->shape), tern__shape_text(b, x->rank - axis, x->shape + axis));
+      tern__fail(TERN_E_ARG, "layer_norm: %s has shape %s; it must have that of the normalised axes, %s",
+                 i == 1 ? "scale" : "offset", tern__shape_text(a, in[i]->rank, in[i]->shape),
+                 tern__shape_text(b, x->rank - axis, x->shape + axis));
       return NULL;
     }
   }

@@ -21,20 +21,21 @@ typedef struct tern__result {
 } tern__result;
 
 typedef struct tern__op {
-  const char *name;      /* as in tern_NAME */
-  const char *family;    /* the file: "map", "reduce", ... */
-  const char *operands;  /* for docs: "a, b" */
-  const char *doc;       /* one line */
-  uint16_t prim;         /* the primitive that it is when computed in one node; 0: a composite */
-  uint16_t number;       /* place in the table */
-  uint32_t dtypes;       /* computed in one of these (bit d = dtype d) */
+  const char *name;         /* as in tern_NAME */
+  const char *family;       /* the file: "map", "reduce", ... */
+  const char *operands;     /* for docs: "a, b" */
+  const char *doc;          /* one line */
+  uint16_t prim;            /* the primitive that it is when computed in one node; 0: a composite */
+  uint16_t number;          /* place in the table */
+  uint32_t dtypes;          /* computed in one of these (bit d = dtype d) */
   uint32_t first_float : 1; /* integers are turned into a float first */
   /* Check operands, fill the request but for OUT storages (and canonical form), and the results. */
   tern_rc (*infer)(const tern__call *c, tern__request *q, tern__result *results);
   void (*lower)(tern__builder *b);
-  double absolute, relative; /* tolerance of float results between devices, of float32 (float64: 1e-8 of it; 16-bit: their epsilon) */
+  double absolute,
+      relative; /* tolerance of float results between devices, of float32 (float64: 1e-8 of it; 16-bit: their epsilon) */
   double ulp;
-  double of_nothing;     /* reductions: the result over no elements; NaN: an error */
+  double of_nothing; /* reductions: the result over no elements; NaN: an error */
 } tern__op;
 
 /* table.c: op number i, NULL past the last. Numbers begin at 1. */
@@ -44,7 +45,13 @@ const tern__op *tern__op_of_prim(uint32_t prim);
 /* By public name; NULL. */
 const tern__op *tern__op_named(const char *name);
 /* Facts of the primitive table. */
-typedef struct tern__prim { const char *name; uint16_t number; int8_t n_in; uint8_t kind; uint32_t dtypes; } tern__prim;
+typedef struct tern__prim {
+  const char *name;
+  uint16_t number;
+  int8_t n_in;
+  uint8_t kind;
+  uint32_t dtypes;
+} tern__prim;
 const tern__prim *tern__prim_of(uint32_t number); /* NULL: unknown */
 const tern__prim *tern__prim_at(int i);           /* in the table's order; NULL past the last */
 

@@ -22,7 +22,8 @@ void tern_set_seed(uint64_t seed) {
 
 enum { KEY, COUNTER, DTYPE, A, B, N_WORDS }; /* behind the shape */
 
-static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype, const tern_random_opts *opts, tern_word a, tern_word b) {
+static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype, const tern_random_opts *opts,
+                         tern_word a, tern_word b) {
   if (!tern__shape_ok(op->name, shape, dtype)) return NULL;
   tern_word w[TERN_MAX_RANK + 1 + N_WORDS];
   w[0].i = shape.rank;
@@ -45,7 +46,8 @@ static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype,
 }
 
 /* Operands: key, counter, and two PARAMs of dtype `param`. */
-static const tern_word *infer_space(const tern__call *c, tern__request *q, tern__result *r, tern_dtype out, tern_dtype param) {
+static const tern_word *infer_space(const tern__call *c, tern__request *q, tern__result *r, tern_dtype out,
+                                    tern_dtype param) {
   q->n_space = q->n_sizes = (uint8_t)c->attr[0].i;
   for (int d = 0; d < q->n_space; d++) {
     q->size[d] = c->attr[d + 1].i;
@@ -73,9 +75,15 @@ static tern_rc infer_float(const tern__call *c, tern__request *q, tern__result *
   return TERN_OK;
 }
 
-static int bits(tern__builder *b, uint32_t stream) { return tern__b_rng(b, tern__b_in(b, 0), tern__b_in(b, 1), stream); }
-static int shift(tern__builder *b, int x, int by) { return tern__b_map2(b, TERN_OP_SHR, x, tern__b_const_int(b, tern__b_dtype(b, x), by)); }
-static int scaled(tern__builder *b, int x, double by) { return tern__b_map2(b, TERN_OP_MUL, x, tern__b_const(b, tern__b_dtype(b, x), by)); }
+static int bits(tern__builder *b, uint32_t stream) {
+  return tern__b_rng(b, tern__b_in(b, 0), tern__b_in(b, 1), stream);
+}
+static int shift(tern__builder *b, int x, int by) {
+  return tern__b_map2(b, TERN_OP_SHR, x, tern__b_const_int(b, tern__b_dtype(b, x), by));
+}
+static int scaled(tern__builder *b, int x, double by) {
+  return tern__b_map2(b, TERN_OP_MUL, x, tern__b_const(b, tern__b_dtype(b, x), by));
+}
 
 /* Multiples of 2^-n in [0, 1) with as many bits as the output dtype has: 24, 53, 11 or 8. */
 static int unit(tern__builder *b, tern_dtype out, uint32_t stream) {
@@ -112,7 +120,8 @@ static tern_rc infer_uniform(const tern__call *c, tern__request *q, tern__result
 static void lower_uniform(tern__builder *b) {
   const tern__request *q = tern__b_request(b);
   const int low = tern__b_in(b, 2), high = tern__b_in(b, 3);
-  const int x = tern__b_map2(b, TERN_OP_MUL, unit(b, (tern_dtype)q->arg[q->n_in].dtype, 0), tern__b_map2(b, TERN_OP_SUB, high, low));
+  const int x = tern__b_map2(b, TERN_OP_MUL, unit(b, (tern_dtype)q->arg[q->n_in].dtype, 0),
+                             tern__b_map2(b, TERN_OP_SUB, high, low));
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_MINIMUM, tern__b_map2(b, TERN_OP_ADD, x, low), tern__b_in(b, 4)));
 }
 
@@ -157,7 +166,9 @@ static tern_rc infer_bernoulli(const tern__call *c, tern__request *q, tern__resu
   return TERN_OK;
 }
 
-static void lower_bernoulli(tern__builder *b) { tern__b_out(b, 0, tern__b_map2(b, TERN_OP_LT, unit(b, TERN_F32, 0), tern__b_in(b, 2))); }
+static void lower_bernoulli(tern__builder *b) {
+  tern__b_out(b, 0, tern__b_map2(b, TERN_OP_LT, unit(b, TERN_F32, 0), tern__b_in(b, 2)));
+}
 
 static tern_rc infer_bits(const tern__call *c, tern__request *q, tern__result *r) {
   infer_space(c, q, r, TERN_U64, TERN_U64);
@@ -167,8 +178,17 @@ static tern_rc infer_bits(const tern__call *c, tern__request *q, tern__result *r
 static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
 
 #define RANDOM(id, args, types, inference, lowering, tolerance, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "random", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_##types, \
-                                  .infer = inference, .lower = lowering, .absolute = tolerance, .relative = tolerance, .ulp = (tolerance) / 1.2e-7};
+  const tern__op tern__op_##id = {.name = #id,                        \
+                                  .family = "random",                 \
+                                  .operands = args,                   \
+                                  .doc = text,                        \
+                                  .number = TERN__N_##id,             \
+                                  .dtypes = TERN_D_##types,           \
+                                  .infer = inference,                 \
+                                  .lower = lowering,                  \
+                                  .absolute = tolerance,              \
+                                  .relative = tolerance,              \
+                                  .ulp = (tolerance) / 1.2e-7};
 RANDOM(random_uniform, "shape", FLOAT, infer_uniform, lower_uniform, 0, "uniform in [low, high)")
 RANDOM(random_normal, "shape", FLOAT, infer_float, lower_normal, 1e-6, "normal")
 RANDOM(random_integers, "shape, low, high", INT, infer_integers, lower_integers, 0, "integers in [low, high)")
@@ -200,21 +220,25 @@ tern_tensor *tern_random_normal(tern_shape shape, const tern_random_opts *opts) 
     tern__fail(TERN_E_ARG, "random_normal: stddev %g must not be negative", deviation);
     return NULL;
   }
-  return draw(&tern__op_random_normal, shape, d, opts, (tern_word){.f = opts ? opts->mean : 0}, (tern_word){.f = deviation});
+  return draw(&tern__op_random_normal, shape, d, opts, (tern_word){.f = opts ? opts->mean : 0},
+              (tern_word){.f = deviation});
 }
 
 tern_tensor *tern_random_integers(tern_shape shape, int64_t low, int64_t high, const tern_random_opts *opts) {
   const tern_dtype d = opts && opts->dtype ? opts->dtype : TERN_I64;
   if (low >= high || !tern__is_int(d)) {
-    tern__fail(TERN_E_ARG, "random_integers: low %lld must be below high %lld, and dtype %s an integer", (long long)low, (long long)high, tern_dtype_name(d));
+    tern__fail(TERN_E_ARG, "random_integers: low %lld must be below high %lld, and dtype %s an integer", (long long)low,
+               (long long)high, tern_dtype_name(d));
     return NULL;
   }
-  return draw(&tern__op_random_integers, shape, d, opts, (tern_word){.i = low}, (tern_word){.u = (uint64_t)high - (uint64_t)low});
+  return draw(&tern__op_random_integers, shape, d, opts, (tern_word){.i = low},
+              (tern_word){.u = (uint64_t)high - (uint64_t)low});
 }
 
 tern_tensor *tern_random_permutation(int64_t n, const tern_random_opts *opts) {
   const tern_shape shape = {1, {n}};
-  return tern_argsort(draw(&tern__op_random_bits, shape, TERN_U64, opts, (tern_word){.u = 0}, (tern_word){.u = 0}), 0, NULL);
+  return tern_argsort(draw(&tern__op_random_bits, shape, TERN_U64, opts, (tern_word){.u = 0}, (tern_word){.u = 0}), 0,
+                      NULL);
 }
 
 tern_tensor *tern_random_bernoulli(tern_shape shape, double p, const tern_random_opts *opts) {

@@ -43,7 +43,9 @@ static tern_rc infer_same(const tern__call *c, tern__request *q, tern__result *r
   return space_of(c, q, r, d, d);
 }
 
-static tern_rc infer_bool(const tern__call *c, tern__request *q, tern__result *r) { return space_of(c, q, r, TERN_BOOL, TERN_BOOL); }
+static tern_rc infer_bool(const tern__call *c, tern__request *q, tern__result *r) {
+  return space_of(c, q, r, TERN_BOOL, TERN_BOOL);
+}
 
 static tern_rc infer_arg(const tern__call *c, tern__request *q, tern__result *r) {
   return space_of(c, q, r, tern__meet(c, 0, 1), TERN_I64);
@@ -102,7 +104,8 @@ static void lower_logsumexp(tern__builder *b) {
   const tern_dtype d = tern__b_dtype(b, x);
   const int top = tern__b_reduce(b, TERN_OP_AMAX, x, d);
   const int shift = tern__b_where(b, tern__b_map1(b, TERN_OP_ISFINITE, top), top, tern__b_const(b, d, 0));
-  const int sum = tern__b_reduce(b, TERN_OP_SUM, tern__b_map1(b, TERN_OP_EXP, tern__b_map2(b, TERN_OP_SUB, x, shift)), d);
+  const int sum =
+      tern__b_reduce(b, TERN_OP_SUM, tern__b_map1(b, TERN_OP_EXP, tern__b_map2(b, TERN_OP_SUB, x, shift)), d);
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_ADD, tern__b_map1(b, TERN_OP_LOG, sum), shift));
 }
 
@@ -135,18 +138,31 @@ static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce
     keep = false;
   }
   const tern_dtype dtype = opts ? opts->dtype : TERN_NO_DTYPE;
-  const tern_word attr[N_ATTRS] = {{.u = mask}, {.u = keep}, {.u = (uint64_t)dtype}, {.f = opts ? opts->correction : 0}};
+  const tern_word attr[N_ATTRS] = {
+      {.u = mask}, {.u = keep}, {.u = (uint64_t)dtype}, {.f = opts ? opts->correction : 0}};
   return tern__run(op, &x, 1, attr, N_ATTRS);
 }
 
 #define REDUCTION(id, primitive, types, inference, lowering, tolerance, empty, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "reduce", .operands = "x, axes", .doc = text, .prim = primitive, .number = TERN__N_##id, \
-                                  .dtypes = TERN_D_##types, .infer = inference, .lower = lowering, .absolute = tolerance, .relative = tolerance, \
-                                  .ulp = (tolerance) / 1.2e-7, .of_nothing = empty}; \
+  const tern__op tern__op_##id = {.name = #id,                                       \
+                                  .family = "reduce",                                \
+                                  .operands = "x, axes",                             \
+                                  .doc = text,                                       \
+                                  .prim = primitive,                                 \
+                                  .number = TERN__N_##id,                            \
+                                  .dtypes = TERN_D_##types,                          \
+                                  .infer = inference,                                \
+                                  .lower = lowering,                                 \
+                                  .absolute = tolerance,                             \
+                                  .relative = tolerance,                             \
+                                  .ulp = (tolerance) / 1.2e-7,                       \
+                                  .of_nothing = empty};                              \
   tern_tensor *tern_##id(tern_tensor *x, const tern_reduce_opts *opts) { return reduce(&tern__op_##id, x, opts); }
 
-REDUCTION(sum, TERN_OP_SUM, NUM, infer_sum, tern__lower_prim, 1e-5, 0, "sum; of small integers and bool in int64 / uint64")
-REDUCTION(prod, TERN_OP_PROD, NUM, infer_sum, tern__lower_prim, 1e-5, 1, "product; of small integers and bool in int64 / uint64")
+REDUCTION(sum, TERN_OP_SUM, NUM, infer_sum, tern__lower_prim, 1e-5, 0,
+          "sum; of small integers and bool in int64 / uint64")
+REDUCTION(prod, TERN_OP_PROD, NUM, infer_sum, tern__lower_prim, 1e-5, 1,
+          "product; of small integers and bool in int64 / uint64")
 REDUCTION(mean, 0, FLOAT, infer_mean, lower_mean, 1e-5, NAN, "mean; integers give float64")
 REDUCTION(max, TERN_OP_AMAX, ANY, infer_same, tern__lower_prim, 0, NAN, "largest; NaN if any is")
 REDUCTION(min, TERN_OP_AMIN, ANY, infer_same, tern__lower_prim, 0, NAN, "smallest; NaN if any is")
@@ -155,5 +171,7 @@ REDUCTION(all, TERN_OP_ALL, ANY, infer_bool, tern__lower_prim, 0, 1, "true where
 REDUCTION(var, 0, FLOAT, infer_var, lower_var, 1e-5, NAN, "variance, divided by n - correction")
 REDUCTION(std, 0, FLOAT, infer_var, lower_std, 1e-5, NAN, "square root of the variance")
 REDUCTION(logsumexp, 0, FLOAT, infer_logsumexp, lower_logsumexp, 1e-5, -INFINITY, "log(sum(exp(x))) without overflow")
-REDUCTION(argmax, TERN_OP_ARGMAX, ANY, infer_arg, tern__lower_prim, 0, NAN, "index of the largest, int64; the first of equals")
-REDUCTION(argmin, TERN_OP_ARGMIN, ANY, infer_arg, tern__lower_prim, 0, NAN, "index of the smallest, int64; the first of equals")
+REDUCTION(argmax, TERN_OP_ARGMAX, ANY, infer_arg, tern__lower_prim, 0, NAN,
+          "index of the largest, int64; the first of equals")
+REDUCTION(argmin, TERN_OP_ARGMIN, ANY, infer_arg, tern__lower_prim, 0, NAN,
+          "index of the smallest, int64; the first of equals")

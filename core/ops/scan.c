@@ -34,17 +34,32 @@ static void lower_scan(tern__builder *b) {
   tern__b_out(b, 0, tern__b_node(b, q->op->prim, 1, &x, 0, 2, attr));
 }
 
-#define SCAN(id, primitive, text) \
-  const tern__op tern__op_##id = {.name = #id, .family = "scan", .operands = "x, axis", .doc = text, .prim = primitive, .number = TERN__N_##id, \
-                                  .dtypes = TERN_D_NUM, .infer = infer_scan, .lower = lower_scan, .absolute = 1e-5, .relative = 1e-5, .ulp = 84};
+#define SCAN(id, primitive, text)                         \
+  const tern__op tern__op_##id = {.name = #id,            \
+                                  .family = "scan",       \
+                                  .operands = "x, axis",  \
+                                  .doc = text,            \
+                                  .prim = primitive,      \
+                                  .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_NUM,   \
+                                  .infer = infer_scan,    \
+                                  .lower = lower_scan,    \
+                                  .absolute = 1e-5,       \
+                                  .relative = 1e-5,       \
+                                  .ulp = 84};
 SCAN(cumsum, TERN_OP_CUMSUM, "running sum along axis")
 SCAN(cumprod, TERN_OP_CUMPROD, "running product along axis")
 
 static tern_tensor *scan(const tern__op *op, tern_tensor *x, int axis, const tern_scan_opts *opts) {
   if (!tern__usable(x, op->name, 1)) return NULL;
-  const tern_word attr[] = {{.i = tern__axis(op->name, axis, x->rank)}, {.u = opts ? (opts->exclusive != 0) | (opts->reverse != 0) << 1 : 0}};
+  const tern_word attr[] = {{.i = tern__axis(op->name, axis, x->rank)},
+                            {.u = opts ? (opts->exclusive != 0) | (opts->reverse != 0) << 1 : 0}};
   return attr[0].i < 0 ? NULL : tern__run(op, &x, 1, attr, 2);
 }
 
-tern_tensor *tern_cumsum(tern_tensor *x, int axis, const tern_scan_opts *opts) { return scan(&tern__op_cumsum, x, axis, opts); }
-tern_tensor *tern_cumprod(tern_tensor *x, int axis, const tern_scan_opts *opts) { return scan(&tern__op_cumprod, x, axis, opts); }
+tern_tensor *tern_cumsum(tern_tensor *x, int axis, const tern_scan_opts *opts) {
+  return scan(&tern__op_cumsum, x, axis, opts);
+}
+tern_tensor *tern_cumprod(tern_tensor *x, int axis, const tern_scan_opts *opts) {
+  return scan(&tern__op_cumprod, x, axis, opts);
+}

@@ -35,7 +35,12 @@ const tern__prim *tern__prim_of(uint32_t number) {
 /* One entry a primitive, for single nodes. Numbers above the named ops' so that classes never meet. */
 static const tern__op nodes[] = {
 #define PRIM(id, num, inputs, k, types) \
-  {.name = #id, .family = "primitive", .prim = num, .number = 1000 + num, .dtypes = TERN_D_##types, .lower = tern__lower_prim},
+  {.name = #id,                         \
+   .family = "primitive",               \
+   .prim = num,                         \
+   .number = 1000 + num,                \
+   .dtypes = TERN_D_##types,            \
+   .lower = tern__lower_prim},
     TERN_PRIMS(PRIM)
 #undef PRIM
 };

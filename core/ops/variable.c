@@ -35,10 +35,13 @@ const char *tern_variable_name(const tern_tensor *v) {
 tern_rc tern_assign(tern_tensor *v, tern_tensor *value) {
   char a[200], b[200];
   if (!tern__usable(v, "assign", 1) || !tern__usable(value, "assign", 2)) return TERN_E_ARG;
-  if (!(v->flags & TERN__VARIABLE)) return tern__fail(TERN_E_ARG, "assign: argument 1 is not a variable; make one with tern_variable");
-  if (!(value->flags & TERN__WEAK) && (value->rank != v->rank || memcmp(value->shape, v->shape, v->rank * sizeof *v->shape)))
-    return tern__fail(TERN_E_ARG, "assign: variable %s has shape %s, the value %s; the shape of a variable is fixed", v->variable->name,
-                      tern__shape_text(a, v->rank, v->shape), tern__shape_text(b, value->rank, value->shape));
+  if (!(v->flags & TERN__VARIABLE))
+    return tern__fail(TERN_E_ARG, "assign: argument 1 is not a variable; make one with tern_variable");
+  if (!(value->flags & TERN__WEAK) &&
+      (value->rank != v->rank || memcmp(value->shape, v->shape, v->rank * sizeof *v->shape)))
+    return tern__fail(TERN_E_ARG, "assign: variable %s has shape %s, the value %s; the shape of a variable is fixed",
+                      v->variable->name, tern__shape_text(a, v->rank, v->shape),
+                      tern__shape_text(b, value->rank, value->shape));
   tern_scope_mark mark = tern_scope_begin();
   tern_rc rc = TERN_E_OOM;
   const tern_shape shape = tern_shape_of(v->rank, v->shape);

@@ -51,7 +51,8 @@ static void numbers_of(const tern__request *q, int i, uint32_t *word, uint32_t *
   *slot = 0;
   for (int k = 0; k < i; k++) {
     const tern__operand *a = &q->arg[k];
-    if (a->kind == TERN_V_PARAM) ++*word;
+    if (a->kind == TERN_V_PARAM)
+      ++*word;
     else if (a->same_as == k) {
       ++*slot;
       for (int d = 0; d < a->rank; d++) *word += !tern__stride_is_literal(q, a, d);
@@ -101,14 +102,17 @@ int tern__b_const_int(tern__builder *b, tern_dtype dtype, int64_t value) {
   return constant(b, dtype, tern__convert((tern_word){.i = value}, TERN_I64, dtype));
 }
 
-static int add_node(tern__builder *b, uint32_t prim, int n, const int *in, int out, int n_attrs, const tern_word *attrs) {
+static int add_node(tern__builder *b, uint32_t prim, int n, const int *in, int out, int n_attrs,
+                    const tern_word *attrs) {
   if (out < 0) return -1;
   for (int i = 0; i < n; i++)
     if (in[i] < 0) return -1;
-  if (b->n_nodes == MAX_NODES || b->n_edges + (uint32_t)n + 1 > MAX_EDGES || b->n_attrs + (uint32_t)n_attrs > MAX_NODE_ATTRS)
+  if (b->n_nodes == MAX_NODES || b->n_edges + (uint32_t)n + 1 > MAX_EDGES ||
+      b->n_attrs + (uint32_t)n_attrs > MAX_NODE_ATTRS)
     return fail(b, "it has too many nodes");
   tern_node *node = &b->node[b->n_nodes];
-  *node = (tern_node){.op = prim, .n_in = (uint32_t)n, .n_out = 1, .n_attr = (uint32_t)n_attrs, .in = b->n_edges, .attr = b->n_attrs};
+  *node = (tern_node){
+      .op = prim, .n_in = (uint32_t)n, .n_out = 1, .n_attr = (uint32_t)n_attrs, .in = b->n_edges, .attr = b->n_attrs};
   for (int i = 0; i < n; i++) b->edge[b->n_edges++] = (uint32_t)in[i];
   node->out = b->n_edges;
   b->edge[b->n_edges++] = (uint32_t)out;
@@ -137,11 +141,14 @@ int tern__b_map(tern__builder *b, uint32_t prim, tern_dtype dtype, int n, const 
 }
 
 static tern_dtype result_dtype(uint32_t prim, tern_dtype in) {
-  const bool predicate = (prim >= TERN_OP_EQ && prim <= TERN_OP_GE) || (prim >= TERN_OP_ISNAN && prim <= TERN_OP_SIGNBIT);
+  const bool predicate =
+      (prim >= TERN_OP_EQ && prim <= TERN_OP_GE) || (prim >= TERN_OP_ISNAN && prim <= TERN_OP_SIGNBIT);
   return predicate ? TERN_BOOL : in;
 }
 
-int tern__b_map1(tern__builder *b, uint32_t prim, int x) { return tern__b_map(b, prim, result_dtype(prim, tern__b_dtype(b, x)), 1, &x); }
+int tern__b_map1(tern__builder *b, uint32_t prim, int x) {
+  return tern__b_map(b, prim, result_dtype(prim, tern__b_dtype(b, x)), 1, &x);
+}
 
 int tern__b_map2(tern__builder *b, uint32_t prim, int x, int y) {
   const int in[] = {x, y};
@@ -226,7 +233,8 @@ void tern__b_out(tern__builder *b, int o, int x) {
     return;
   }
   const tern_value out = b->value[id];
-  if (b->value[x].kind != TERN_V_TEMP || !same_shape(&b->value[x], &out)) { /* an input or a constant, or it broadcasts */
+  if (b->value[x].kind != TERN_V_TEMP ||
+      !same_shape(&b->value[x], &out)) { /* an input or a constant, or it broadcasts */
     add_node(b, TERN_OP_COPY, 1, &x, id, 0, NULL);
     return;
   }
@@ -237,9 +245,10 @@ void tern__b_out(tern__builder *b, int o, int x) {
 static size_t aligned(size_t n) { return (n + 15) & ~(size_t)15; }
 
 static tern__region *pack(const tern__builder *b) {
-  const size_t values = b->n_values * sizeof(tern_value), nodes = b->n_nodes * sizeof(tern_node), edges = b->n_edges * sizeof(uint32_t),
-               attrs = b->n_attrs * sizeof(tern_word);
-  const size_t size = aligned(sizeof(tern__region)) + aligned(values) + aligned(nodes) + aligned(edges) + aligned(attrs);
+  const size_t values = b->n_values * sizeof(tern_value), nodes = b->n_nodes * sizeof(tern_node),
+               edges = b->n_edges * sizeof(uint32_t), attrs = b->n_attrs * sizeof(tern_word);
+  const size_t size =
+      aligned(sizeof(tern__region)) + aligned(values) + aligned(nodes) + aligned(edges) + aligned(attrs);
   tern__region *region = tern__calloc(1, size < 1024 ? 1024 : size);
   if (!region) return NULL;
   char *at = (char *)region + aligned(sizeof *region);
@@ -283,8 +292,9 @@ tern__region *tern__lower(const tern__request *q) {
   memset(b->in_value, -1, sizeof b->in_value);
   q->op->lower(b);
   tern__region *region = b->problem ? NULL : pack(b);
-  if (!region) tern__fail(b->problem ? TERN_E_INTERNAL : TERN_E_OOM, "%s: its region cannot be built: %s", q->op->name,
-                          b->problem ? b->problem : "out of host memory");
+  if (!region)
+    tern__fail(b->problem ? TERN_E_INTERNAL : TERN_E_OOM, "%s: its region cannot be built: %s", q->op->name,
+               b->problem ? b->problem : "out of host memory");
   free(b);
   return region;
 }

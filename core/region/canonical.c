@@ -79,8 +79,9 @@ static void mark_duplicates(tern__request *q) {
     a->same_as = (uint8_t)i;
     for (int j = 0; j < i && i < q->n_in; j++) {
       const tern__operand *b = &q->arg[j];
-      if (a->kind == TERN_V_IN && b->kind == TERN_V_IN && a->storage == b->storage && a->offset == b->offset && a->dtype == b->dtype &&
-          a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank) && !memcmp(a->stride, b->stride, a->rank * sizeof *a->stride)) {
+      if (a->kind == TERN_V_IN && b->kind == TERN_V_IN && a->storage == b->storage && a->offset == b->offset &&
+          a->dtype == b->dtype && a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank) &&
+          !memcmp(a->stride, b->stride, a->rank * sizeof *a->stride)) {
         a->same_as = b->same_as;
         break;
       }
@@ -96,7 +97,9 @@ void tern__canonicalise(tern__request *q) {
     has[i] = a->kind != TERN_V_PARAM;
     if (a->kind != TERN_V_IN) continue;
     for (int d = 0; d < q->n_space; d++)
-      if (a->dim[d] != TERN__ONE && a->stride[d] == 0 && (q->role[d] == TERN__ROLE_MAP || q->role[d] == TERN__ROLE_BATCH)) a->dim[d] = TERN__ONE;
+      if (a->dim[d] != TERN__ONE && a->stride[d] == 0 &&
+          (q->role[d] == TERN__ROLE_MAP || q->role[d] == TERN__ROLE_BATCH))
+        a->dim[d] = TERN__ONE;
   }
   for (int d = 0; d < q->n_space; d++) {
     const bool reduced = q->role[d] == TERN__ROLE_REDUCED;
@@ -144,8 +147,10 @@ bool tern__fits_int32(const tern__request *q) {
       if (a->dim[d] == TERN__ONE) continue;
       const int64_t size = q->size[a->dim[d]], reach = (size - 1) * a->stride[d];
       n *= size;
-      if (reach < 0) low += reach;
-      else high += reach;
+      if (reach < 0)
+        low += reach;
+      else
+        high += reach;
     }
     if (low < INT32_MIN || high > INT32_MAX || n > INT32_MAX) return false;
   }
@@ -160,7 +165,8 @@ static void put(tern__class_key *key, const void *data, size_t n) {
 void tern__class_of(const tern__request *q, tern__class_key *key) {
   key->bytes = 0;
   const uint16_t op = q->op->number;
-  const uint8_t head[] = {(uint8_t)op, (uint8_t)(op >> 8), q->n_in, q->n_out, q->n_sizes, q->n_space, q->dtype, q->n_attrs, tern__fits_int32(q)};
+  const uint8_t head[] = {(uint8_t)op, (uint8_t)(op >> 8), q->n_in,    q->n_out,           q->n_sizes,
+                          q->n_space,  q->dtype,           q->n_attrs, tern__fits_int32(q)};
   put(key, head, sizeof head);
   put(key, q->role, q->n_sizes);
   put(key, q->want, q->n_in);
@@ -184,7 +190,8 @@ uint32_t tern__words(const tern__request *q, tern_word *words) {
   for (int d = 0; d < q->n_sizes; d++) words[n++].i = q->size[d];
   for (int i = 0; i < q->n_in + q->n_out; i++) {
     const tern__operand *a = &q->arg[i];
-    if (a->kind == TERN_V_PARAM) words[n++] = a->value;
+    if (a->kind == TERN_V_PARAM)
+      words[n++] = a->value;
     else if (a->same_as == i)
       for (int d = 0; d < a->rank; d++)
         if (!tern__stride_is_literal(q, a, d)) words[n++].i = a->stride[d];

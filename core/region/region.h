@@ -6,10 +6,10 @@
 #include "device/memory.h"
 #include <tern/tensor.h>
 
-#define TERN__MAX_ARGS 12  /* operands of a request: inputs, then outputs */
+#define TERN__MAX_ARGS 12 /* operands of a request: inputs, then outputs */
 #define TERN__MAX_SIZES 12
 #define TERN__MAX_ATTRS 8
-#define TERN__ONE 0xff     /* an operand's dimension that is 1 and broadcasts */
+#define TERN__ONE 0xff /* an operand's dimension that is 1 and broadcasts */
 
 enum {
   TERN__ROLE_MAP = 0,     /* merged with its neighbours, dropped when 1 */
@@ -24,8 +24,8 @@ struct tern__device;
 typedef struct tern__operand {
   uint8_t kind; /* TERN_V_IN, TERN_V_OUT or TERN_V_PARAM */
   uint8_t dtype, rank;
-  uint8_t same_as;            /* number of an earlier operand that is the same memory in the same way; else its own number */
-  uint8_t dim[TERN_MAX_RANK]; /* index into size[], or TERN__ONE */
+  uint8_t same_as; /* number of an earlier operand that is the same memory in the same way; else its own number */
+  uint8_t dim[TERN_MAX_RANK];            /* index into size[], or TERN__ONE */
   int64_t stride[TERN_MAX_RANK], offset; /* elements from the storage's start */
   tern__storage *storage;
   tern_word value; /* PARAM */
@@ -35,8 +35,9 @@ typedef struct tern__request {
   const struct tern__op *op;
   struct tern__device *device;
   uint8_t n_in, n_out, n_sizes, n_attrs;
-  uint8_t n_space;  /* size[0..n_space) are dims that every operand begins with (or has as ONE): those are canonicalised */
-  uint8_t dtype;    /* what the op computes in */
+  uint8_t
+      n_space;   /* size[0..n_space) are dims that every operand begins with (or has as ONE): those are canonicalised */
+  uint8_t dtype; /* what the op computes in */
   uint8_t want[TERN__MAX_ARGS]; /* dtype into which an input is cast first; 0 = as it is */
   uint8_t role[TERN__MAX_SIZES];
   int64_t size[TERN__MAX_SIZES];
@@ -53,7 +54,10 @@ struct tern__region {
 
 #define TERN__KEY_BYTES 320
 /* Everything about a request that a kernel depends on, and nothing else. */
-typedef struct tern__class_key { uint16_t bytes; uint8_t data[TERN__KEY_BYTES]; } tern__class_key;
+typedef struct tern__class_key {
+  uint16_t bytes;
+  uint8_t data[TERN__KEY_BYTES];
+} tern__class_key;
 
 /* canonical.c */
 /* Merge and drop dimensions, mark duplicates, make rank at least 1. */
@@ -80,21 +84,22 @@ char *tern__region_text(const tern_region *r);
 
 /* What a lowering may do. Values are numbers; -1 (after a failure) goes in and comes out. A value is "full" or has literal 1 where
    it was reduced; maps broadcast. */
-int tern__b_in(tern__builder *b, int i);                       /* input i, cast to what the request wants */
+int tern__b_in(tern__builder *b, int i); /* input i, cast to what the request wants */
 int tern__b_const(tern__builder *b, tern_dtype dtype, double value);
 int tern__b_const_int(tern__builder *b, tern_dtype dtype, int64_t value);
 int tern__b_map(tern__builder *b, uint32_t prim, tern_dtype out, int n, const int *in);
-int tern__b_map1(tern__builder *b, uint32_t prim, int x);       /* out: x's dtype, or BOOL for predicates */
+int tern__b_map1(tern__builder *b, uint32_t prim, int x); /* out: x's dtype, or BOOL for predicates */
 int tern__b_map2(tern__builder *b, uint32_t prim, int x, int y);
 int tern__b_where(tern__builder *b, int condition, int x, int y);
-int tern__b_cast(tern__builder *b, int x, tern_dtype dtype);   /* x itself when it has it */
+int tern__b_cast(tern__builder *b, int x, tern_dtype dtype);                /* x itself when it has it */
 int tern__b_reduce(tern__builder *b, uint32_t prim, int x, tern_dtype out); /* over the request's reduced dims */
 int tern__b_count(tern__builder *b, int x, tern_dtype dtype);  /* how many elements of x one reduction takes in */
 int tern__b_iota(tern__builder *b, int dim, tern_dtype dtype); /* full along dim, 1 elsewhere */
 int tern__b_rng(tern__builder *b, int key, int counter, uint32_t stream); /* U32, full */
-int tern__b_node(tern__builder *b, uint32_t prim, int n, const int *in, int like_out, int n_attrs, const tern_word *attrs);
-                                                               /* any primitive, with output like_out's shape and dtype */
-void tern__b_out(tern__builder *b, int o, int value);          /* output o is that value (cast when dtypes differ) */
+int tern__b_node(tern__builder *b, uint32_t prim, int n, const int *in, int like_out, int n_attrs,
+                 const tern_word *attrs);
+/* any primitive, with output like_out's shape and dtype */
+void tern__b_out(tern__builder *b, int o, int value); /* output o is that value (cast when dtypes differ) */
 const tern__request *tern__b_request(const tern__builder *b);
 tern_dtype tern__b_dtype(const tern__builder *b, int value);
 #endif

@@ -4,8 +4,10 @@
 #include <stdio.h>
 
 static void number(FILE *f, int64_t x) {
-  if (TERN_IS_SYM(x)) fprintf(f, "w%u", TERN_SYM_ID(x));
-  else fprintf(f, "%lld", (long long)x);
+  if (TERN_IS_SYM(x))
+    fprintf(f, "w%u", TERN_SYM_ID(x));
+  else
+    fprintf(f, "%lld", (long long)x);
 }
 
 static void list(FILE *f, const char *open, const int64_t *x, int n, const char *close) {

@@ -9,8 +9,9 @@ tern_tensor *tern_constant(tern_shape shape, tern_dtype dtype, const void *data,
   const int64_t n = tern__numel(shape.rank, shape.dim);
   char text[200];
   if ((!data && count) || (count != (size_t)n && count != 1)) {
-    tern__fail(TERN_E_ARG, "constant: %zu values for shape %s, which has %lld elements; give that many, or one to fill it", data ? count : 0,
-               tern__shape_text(text, shape.rank, shape.dim), (long long)n);
+    tern__fail(TERN_E_ARG,
+               "constant: %zu values for shape %s, which has %lld elements; give that many, or one to fill it",
+               data ? count : 0, tern__shape_text(text, shape.rank, shape.dim), (long long)n);
     return NULL;
   }
   if (count == 1 && n != 1) {
@@ -61,7 +62,8 @@ tern_tensor *tern__solid(tern_tensor *t, tern_dtype dtype) {
   return tern_constant(scalar, dtype, element, 1);
 }
 
-tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void (*release)(void *, void *), void *context) {
+tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void (*release)(void *, void *),
+                            void *context) {
   tern__thread *t = tern__thread_get();
   if (!t || !tern__shape_ok("from_host", shape, dtype)) return NULL;
   tern__device *d = tern__device_here(t);
@@ -73,10 +75,12 @@ tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void
     return NULL;
   }
   if ((uintptr_t)data % item) {
-    tern__fail(TERN_E_ARG, "from_host: data at %p is not aligned to the %zu bytes of %s", data, item, tern_dtype_name(dtype));
+    tern__fail(TERN_E_ARG, "from_host: data at %p is not aligned to the %zu bytes of %s", data, item,
+               tern_dtype_name(dtype));
     return NULL;
   }
-  if (!(d->flags & TERN_DEV_IMPORT_HOST) || !(d->flags & TERN_DEV_HOST_MEM) || !n) { /* a copy: the memory is free at once */
+  if (!(d->flags & TERN_DEV_IMPORT_HOST) || !(d->flags & TERN_DEV_HOST_MEM) ||
+      !n) { /* a copy: the memory is free at once */
     tern_tensor *copy = tern_constant(shape, dtype, data, (size_t)n);
     if (copy && d->queue && tern__device_sync(d)) return NULL;
     if (copy && release) release(data, context);

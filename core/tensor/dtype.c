@@ -8,8 +8,9 @@
 const uint8_t tern__dtype_size[TERN_DTYPE_END] = {0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8};
 
 const char *tern_dtype_name(tern_dtype dtype) {
-  static const char *const names[TERN_DTYPE_END] = {"no dtype", "bool",   "int8",   "int16",   "int32",    "int64",   "uint8",
-                                                    "uint16",   "uint32", "uint64", "float16", "bfloat16", "float32", "float64"};
+  static const char *const names[TERN_DTYPE_END] = {"no dtype", "bool",     "int8",    "int16",  "int32",
+                                                    "int64",    "uint8",    "uint16",  "uint32", "uint64",
+                                                    "float16",  "bfloat16", "float32", "float64"};
   return dtype > 0 && dtype < TERN_DTYPE_END ? names[dtype] : "no dtype";
 }
 
@@ -67,7 +68,7 @@ static uint16_t double_to_half(double x) {
   if (a >= 65520.0) return sign | 0x7c00;
   if (a < 0x1p-14) return (uint16_t)(sign | (int)nearbyint(a * 0x1p24)); /* 1024 of it is the smallest normal */
   int e;
-  const double m = frexp(a, &e); /* a = m 2^e, m in [.5, 1) */
+  const double m = frexp(a, &e);             /* a = m 2^e, m in [.5, 1) */
   const int bits = (int)nearbyint(m * 2048); /* 1024 .. 2048 */
   return (uint16_t)(sign | (((e + 14) << 10) + (bits - 1024)));
 }
@@ -96,19 +97,50 @@ static uint16_t double_to_bf16(double x) {
 
 tern_word tern__load(tern_dtype d, const void *p) {
   tern_word w = {.u = 0};
-  union { int8_t b; int16_t h; int32_t i; uint16_t s; uint32_t u; float f; } x;
+  union {
+    int8_t b;
+    int16_t h;
+    int32_t i;
+    uint16_t s;
+    uint32_t u;
+    float f;
+  } x;
   switch (d) {
-    case TERN_BOOL: case TERN_U8: w.u = *(const uint8_t *)p; break;
-    case TERN_I8: w.i = *(const int8_t *)p; break;
-    case TERN_I16: memcpy(&x, p, 2); w.i = x.h; break;
-    case TERN_I32: memcpy(&x, p, 4); w.i = x.i; break;
-    case TERN_U16: memcpy(&x, p, 2); w.u = x.s; break;
-    case TERN_U32: memcpy(&x, p, 4); w.u = x.u; break;
-    case TERN_F16: memcpy(&x, p, 2); w.f = (double)half_to_float(x.s); break;
-    case TERN_BF16: memcpy(&x, p, 2); w.f = (double)bf16_to_float(x.s); break;
-    case TERN_F32: memcpy(&x, p, 4); w.f = (double)x.f; break;
-    case TERN_I64: case TERN_U64: case TERN_F64: memcpy(&w, p, 8); break;
-    default: break;
+  case TERN_BOOL:
+  case TERN_U8: w.u = *(const uint8_t *)p; break;
+  case TERN_I8: w.i = *(const int8_t *)p; break;
+  case TERN_I16:
+    memcpy(&x, p, 2);
+    w.i = x.h;
+    break;
+  case TERN_I32:
+    memcpy(&x, p, 4);
+    w.i = x.i;
+    break;
+  case TERN_U16:
+    memcpy(&x, p, 2);
+    w.u = x.s;
+    break;
+  case TERN_U32:
+    memcpy(&x, p, 4);
+    w.u = x.u;
+    break;
+  case TERN_F16:
+    memcpy(&x, p, 2);
+    w.f = (double)half_to_float(x.s);
+    break;
+  case TERN_BF16:
+    memcpy(&x, p, 2);
+    w.f = (double)bf16_to_float(x.s);
+    break;
+  case TERN_F32:
+    memcpy(&x, p, 4);
+    w.f = (double)x.f;
+    break;
+  case TERN_I64:
+  case TERN_U64:
+  case TERN_F64: memcpy(&w, p, 8); break;
+  default: break;
   }
   return w;
 }
@@ -117,10 +149,19 @@ void tern__store(tern_dtype d, void *p, tern_word w) {
   uint16_t h;
   float f;
   switch (d) {
-    case TERN_F16: h = double_to_half(w.f); memcpy(p, &h, 2); break;
-    case TERN_BF16: h = double_to_bf16(w.f); memcpy(p, &h, 2); break;
-    case TERN_F32: f = (float)w.f; memcpy(p, &f, 4); break;
-    default: memcpy(p, &w, tern__dtype_size[d]); break; /* little-endian: the low bytes */
+  case TERN_F16:
+    h = double_to_half(w.f);
+    memcpy(p, &h, 2);
+    break;
+  case TERN_BF16:
+    h = double_to_bf16(w.f);
+    memcpy(p, &h, 2);
+    break;
+  case TERN_F32:
+    f = (float)w.f;
+    memcpy(p, &f, 4);
+    break;
+  default: memcpy(p, &w, tern__dtype_size[d]); break; /* little-endian: the low bytes */
   }
 }
 
@@ -137,7 +178,9 @@ static tern_word double_to_int(double x, tern_dtype to) {
     w.u = x <= 0 ? 0 : x >= top ? UINT64_MAX >> (64 - bits) : (uint64_t)x;
   } else {
     const double top = ldexp(1, bits - 1);
-    w.i = x >= top ? (int64_t)(UINT64_MAX >> (65 - bits)) : x <= -top ? -(int64_t)(UINT64_MAX >> (65 - bits)) - 1 : (int64_t)x;
+    w.i = x >= top    ? (int64_t)(UINT64_MAX >> (65 - bits))
+          : x <= -top ? -(int64_t)(UINT64_MAX >> (65 - bits)) - 1
+                      : (int64_t)x;
   }
   return w;
 }

@@ -7,7 +7,9 @@
 
 int tern_rank(const tern_tensor *t) { return tern__usable(t, "rank", 1) ? t->rank : -1; }
 int64_t tern_size(const tern_tensor *t) { return tern__usable(t, "size", 1) ? t->numel : 0; }
-tern_dtype tern_dtype_get(const tern_tensor *t) { return tern__usable(t, "dtype", 1) ? (tern_dtype)t->dtype : TERN_NO_DTYPE; }
+tern_dtype tern_dtype_get(const tern_tensor *t) {
+  return tern__usable(t, "dtype", 1) ? (tern_dtype)t->dtype : TERN_NO_DTYPE;
+}
 
 const char *tern_device_get(const tern_tensor *t) {
   if (!tern__usable(t, "device", 1)) return "";
@@ -50,7 +52,8 @@ static bool one(tern_tensor *t, const char *op, tern_word *w) {
   if (!tern__usable(t, op, 1)) return false;
   if (t->numel != 1) {
     char text[200];
-    tern__fail(TERN_E_ARG, "%s: the tensor has shape %s, not one element; use tern_to_host", op, tern__shape_text(text, t->rank, t->shape));
+    tern__fail(TERN_E_ARG, "%s: the tensor has shape %s, not one element; use tern_to_host", op,
+               tern__shape_text(text, t->rank, t->shape));
     return false;
   }
   if (tern_to_host(t, element, tern__dtype_size[t->dtype])) return false;

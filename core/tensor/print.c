@@ -36,8 +36,10 @@ static bool text_of(tern_tensor *t, bool values_only, tern__string *out) {
 
 static void print(tern_tensor *t, bool values_only) {
   tern__string s = {0};
-  if (text_of(t, values_only, &s)) printf("%s\n", s.text);
-  else printf("tern.Tensor(error: %s)\n", tern_error());
+  if (text_of(t, values_only, &s))
+    printf("%s\n", s.text);
+  else
+    printf("tern.Tensor(error: %s)\n", tern_error());
   free(s.text);
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BATCH 64       /* headers made at a time */
+#define BATCH 64          /* headers made at a time */
 #define KEEP_HEADERS 4096 /* a thread keeps at most this many */
 
 tern_tensor tern_none = {.live = TERN__DEAD};
@@ -121,8 +121,10 @@ void tern__set_contig_flag(tern_tensor *t) {
     n *= t->shape[d];
   }
   t->numel = n;
-  if (dense || n == 0) t->flags |= TERN__CONTIG;
-  else t->flags &= (uint16_t)~TERN__CONTIG;
+  if (dense || n == 0)
+    t->flags |= TERN__CONTIG;
+  else
+    t->flags &= (uint16_t)~TERN__CONTIG;
 }
 
 int64_t tern__numel(int rank, const int64_t *shape) {
@@ -130,8 +132,10 @@ int64_t tern__numel(int rank, const int64_t *shape) {
   bool empty = false;
   for (int d = 0; d < rank; d++) {
     if (shape[d] < 0) return -1;
-    if (shape[d] == 0) empty = true;
-    else if (__builtin_mul_overflow(n, shape[d], &n) || n > INT64_MAX / 16) return -1;
+    if (shape[d] == 0)
+      empty = true;
+    else if (__builtin_mul_overflow(n, shape[d], &n) || n > INT64_MAX / 16)
+      return -1;
   }
   return empty ? 0 : n;
 }
@@ -196,7 +200,8 @@ tern_tensor *tern__itself(tern_tensor *x) {
 
 const char *tern__shape_text(char *buffer, int rank, const int64_t *shape) {
   int at = snprintf(buffer, 200, "(");
-  for (int d = 0; d < rank; d++) at += snprintf(buffer + at, 200 - (size_t)at, d ? ", %lld" : "%lld", (long long)shape[d]);
+  for (int d = 0; d < rank; d++)
+    at += snprintf(buffer + at, 200 - (size_t)at, d ? ", %lld" : "%lld", (long long)shape[d]);
   snprintf(buffer + at, 200 - (size_t)at, rank == 1 ? ",)" : ")");
   return buffer;
 }
@@ -212,7 +217,8 @@ bool tern__shape_ok(const char *op, tern_shape shape, tern_dtype dtype) {
     return false;
   }
   if (tern__numel(shape.rank, shape.dim) >= 0) return true;
-  tern__fail(TERN_E_ARG, "%s: shape %s has a negative size or too many elements", op, tern__shape_text(text, shape.rank, shape.dim));
+  tern__fail(TERN_E_ARG, "%s: shape %s has a negative size or too many elements", op,
+             tern__shape_text(text, shape.rank, shape.dim));
   return false;
 }
 

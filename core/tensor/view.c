@@ -3,13 +3,15 @@
 #include "tensor/tensor.h"
 
 static tern_tensor *solid(tern_tensor *t) {
-  return TERN__UNLIKELY(t->flags & TERN__WEAK) ? tern__solid(t, t->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)t->dtype) : t;
+  return TERN__UNLIKELY(t->flags & TERN__WEAK) ? tern__solid(t, t->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)t->dtype)
+                                               : t;
 }
 
 static bool bad_axis(const char *op, int *axis, int rank) {
   if (*axis < 0) *axis += rank;
   if (*axis >= 0 && *axis < rank) return false;
-  tern__fail(TERN_E_ARG, "%s: axis %d does not exist in a tensor of rank %d", op, *axis < 0 ? *axis - rank : *axis, rank);
+  tern__fail(TERN_E_ARG, "%s: axis %d does not exist in a tensor of rank %d", op, *axis < 0 ? *axis - rank : *axis,
+             rank);
   return true;
 }
 
@@ -43,8 +45,10 @@ static bool complete_shape(const tern_tensor *t, tern_shape *shape) {
   int64_t known = 1;
   bool bad = shape->rank < 0 || shape->rank > TERN_MAX_RANK;
   for (int d = 0; d < shape->rank && !bad; d++) {
-    if (shape->dim[d] == -1 && unknown < 0) unknown = d;
-    else bad = shape->dim[d] < 0 || __builtin_mul_overflow(known, shape->dim[d], &known);
+    if (shape->dim[d] == -1 && unknown < 0)
+      unknown = d;
+    else
+      bad = shape->dim[d] < 0 || __builtin_mul_overflow(known, shape->dim[d], &known);
   }
   if (!bad && unknown >= 0) {
     bad = known == 0 || t->numel % known;
@@ -53,7 +57,8 @@ static bool complete_shape(const tern_tensor *t, tern_shape *shape) {
     bad = known != t->numel;
   }
   if (bad)
-    tern__fail(TERN_E_ARG, "reshape: %s has %lld elements and cannot become %s; sizes must multiply to that, one may be -1",
+    tern__fail(TERN_E_ARG,
+               "reshape: %s has %lld elements and cannot become %s; sizes must multiply to that, one may be -1",
                tern__shape_text(a, t->rank, t->shape), (long long)t->numel,
                shape->rank < 0 ? "a shape of more than 8 dimensions" : tern__shape_text(b, shape->rank, shape->dim));
   return !bad;
@@ -115,7 +120,9 @@ tern_tensor *tern_permute(tern_tensor *t, const int *order, int n) {
 tern_tensor *tern_transpose(tern_tensor *t) {
   if (!tern__usable(t, "transpose", 1)) return NULL;
   if (t->rank < 2) {
-    tern__fail(TERN_E_ARG, "transpose: a tensor of rank %d has no two last axes to swap; use tern_permute or tern_expand_dims", t->rank);
+    tern__fail(TERN_E_ARG,
+               "transpose: a tensor of rank %d has no two last axes to swap; use tern_permute or tern_expand_dims",
+               t->rank);
     return NULL;
   }
   int order[TERN_MAX_RANK];
@@ -165,7 +172,8 @@ tern_tensor *tern_index(tern_tensor *t, int axis, int64_t i) {
   if (!tern__usable(t, "index", 1) || bad_axis("index", &axis, t->rank)) return NULL;
   const int64_t at = i < 0 ? i + t->shape[axis] : i;
   if (at < 0 || at >= t->shape[axis]) {
-    tern__fail(TERN_E_ARG, "index: %lld is out of range for axis %d of size %lld", (long long)i, axis, (long long)t->shape[axis]);
+    tern__fail(TERN_E_ARG, "index: %lld is out of range for axis %d of size %lld", (long long)i, axis,
+               (long long)t->shape[axis]);
     return NULL;
   }
   int64_t shape[TERN_MAX_RANK], stride[TERN_MAX_RANK];
@@ -190,7 +198,8 @@ tern_tensor *tern_expand(tern_tensor *t, tern_shape shape) {
   bad = bad || tern__numel(shape.rank, shape.dim) < 0;
   if (!bad) return with(t, shape.rank, shape.dim, stride, t->offset);
   char a[200], b[200];
-  tern__fail(TERN_E_ARG, "expand: %s does not broadcast to %s; sizes must be equal or 1, aligned at the end", tern__shape_text(a, t->rank, t->shape),
+  tern__fail(TERN_E_ARG, "expand: %s does not broadcast to %s; sizes must be equal or 1, aligned at the end",
+             tern__shape_text(a, t->rank, t->shape),
              shape.rank < 0 ? "a shape of more than 8 dimensions" : tern__shape_text(b, shape.rank, shape.dim));
   return NULL;
 }
@@ -200,7 +209,8 @@ tern_tensor *tern_squeeze(tern_tensor *t, int axis) {
   const bool all = axis == TERN_ALL_AXES;
   if (!all && bad_axis("squeeze", &axis, t->rank)) return NULL;
   if (!all && t->shape[axis] != 1) {
-    tern__fail(TERN_E_ARG, "squeeze: axis %d has size %lld; only an axis of size 1 can be dropped", axis, (long long)t->shape[axis]);
+    tern__fail(TERN_E_ARG, "squeeze: axis %d has size %lld; only an axis of size 1 can be dropped", axis,
+               (long long)t->shape[axis]);
     return NULL;
   }
   int64_t shape[TERN_MAX_RANK], stride[TERN_MAX_RANK];

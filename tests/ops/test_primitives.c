@@ -22,7 +22,9 @@ static double tolerance(const tern__prim *p) {
   return 0;
 }
 
-static tern_tensor *upload(const fixture_array *a) { return tern_constant(tern_shape_of(a->rank, a->shape), a->dtype, a->data, a->count); }
+static tern_tensor *upload(const fixture_array *a) {
+  return tern_constant(tern_shape_of(a->rank, a->shape), a->dtype, a->data, a->count);
+}
 
 /* Operand i with the sizes named by dims; 1 for TERN__ONE. */
 static void operand(tern__request *q, int i, int kind, tern_tensor *t, const uint8_t *dims) {
@@ -54,7 +56,8 @@ static void map_like(tern__request *q, const fixture *f, const tern__prim *p, te
   for (int i = 0; i < f->n_in; i++) {
     uint8_t dims[TERN_MAX_RANK];
     if (p->number == TERN_OP_RNG) {
-      q->arg[i] = (tern__operand){.kind = TERN_V_PARAM, .dtype = TERN_U64, .value = tern__load(TERN_U64, f->in[i].data)};
+      q->arg[i] =
+          (tern__operand){.kind = TERN_V_PARAM, .dtype = TERN_U64, .value = tern__load(TERN_U64, f->in[i].data)};
       continue;
     }
     for (int d = 0; d < wide->rank; d++) dims[d] = (uint8_t)d;
@@ -103,28 +106,34 @@ static void compare(const fixture *f, const tern__prim *p, int record, const voi
   if (sums) allowed = allowed < 4 ? 4 : allowed;
   for (int i = 0; sums && i < f->n_in && tern__is_float(e->dtype); i++)
     for (size_t k = 0; k < f->in[i].count; k++)
-      scale = fmax(scale, fabs(tern__word_double(tern__load(f->in[i].dtype, (const char *)f->in[i].data + k * item), f->in[i].dtype)));
+      scale = fmax(scale, fabs(tern__word_double(tern__load(f->in[i].dtype, (const char *)f->in[i].data + k * item),
+                                                 f->in[i].dtype)));
   for (size_t k = 0; k < e->count; k++) {
     const void *g = (const char *)got + k * item, *x = (const char *)e->data + k * item;
     if (!tern__is_float(e->dtype)) {
       if (memcmp(g, x, item)) {
         CHECK(0, "%s, record %d, %s, element %zu: %.17g, expected %.17g", f->op, record, tern_dtype_name(e->dtype), k,
-              tern__word_double(tern__load(e->dtype, g), e->dtype), tern__word_double(tern__load(e->dtype, x), e->dtype));
+              tern__word_double(tern__load(e->dtype, g), e->dtype),
+              tern__word_double(tern__load(e->dtype, x), e->dtype));
         return;
       }
       continue;
     }
     const double a = tern__load(e->dtype, g).f, b = tern__load(e->dtype, x).f;
     const double at = sums && isfinite(b) && fabs(b) < scale * scale ? copysign(scale * scale, b) : b;
-    const double distance = test_ulps(a, b, e->dtype) == 0 ? 0 : sums && isfinite(a) ? test_ulps(at + (a - b), at, e->dtype) : test_ulps(a, b, e->dtype);
+    const double distance = test_ulps(a, b, e->dtype) == 0 ? 0
+                            : sums && isfinite(a)          ? test_ulps(at + (a - b), at, e->dtype)
+                                                           : test_ulps(a, b, e->dtype);
     if (!(distance <= allowed)) {
       char operands[200] = "";
       int n = 0;
       for (int i = 0; i < f->n_in && p->kind == TERN_K_MAP && i < 3; i++)
         n += snprintf(operands + n, sizeof operands - (size_t)n, " %.9g",
-                      tern__word_double(tern__load(f->in[i].dtype, (const char *)f->in[i].data + k * fixture_item_size(f->in[i].dtype)), f->in[i].dtype));
-      CHECK(0, "%s, record %d, %s, element %zu of%s: %.17g, expected %.17g: %g ulp, %g allowed", f->op, record, tern_dtype_name(e->dtype), k,
-            operands, a, b, distance, allowed);
+                      tern__word_double(tern__load(f->in[i].dtype,
+                                                   (const char *)f->in[i].data + k * fixture_item_size(f->in[i].dtype)),
+                                        f->in[i].dtype));
+      CHECK(0, "%s, record %d, %s, element %zu of%s: %.17g, expected %.17g: %g ulp, %g allowed", f->op, record,
+            tern_dtype_name(e->dtype), k, operands, a, b, distance, allowed);
       return;
     }
   }
@@ -149,9 +158,12 @@ static void run(const fixture *f, int record) {
     CHECK_NO_ERROR();
     return;
   }
-  if (p->kind == TERN_K_DOT) dot_like(&q, f, in, out);
-  else if (p->kind == TERN_K_GATHER) gather_like(&q, f, in, out);
-  else map_like(&q, f, p, in, out);
+  if (p->kind == TERN_K_DOT)
+    dot_like(&q, f, in, out);
+  else if (p->kind == TERN_K_GATHER)
+    gather_like(&q, f, in, out);
+  else
+    map_like(&q, f, p, in, out);
   tern__canonicalise(&q);
   void *got = malloc(f->out[0].size + 1);
   if (CHECK(got && !tern__launch(&q) && !tern_to_host(out, got, f->out[0].size), "%s, record %d, %s: %s", f->op, record,
@@ -168,7 +180,8 @@ static void all_of(const char *name) {
   snprintf(path, sizeof path, "%s/ops/%s.bin", TERN_FIXTURES, name);
   if (!CHECK(fixtures_open(&reader, path), "%s: %s", path, reader.error ? reader.error : "?")) return;
   while (fixtures_next(&reader, &record)) run(&record, reader.record);
-  CHECK(!reader.error && reader.record > 10, "%s: %s after %d records", path, reader.error ? reader.error : "too few", reader.record);
+  CHECK(!reader.error && reader.record > 10, "%s: %s after %d records", path, reader.error ? reader.error : "too few",
+        reader.record);
   fixtures_close(&reader);
 }
 
@@ -180,7 +193,11 @@ static void test_scan(void) { all_of("scan"); }
 static void test_dot(void) { all_of("dot"); }
 static void test_move(void) { all_of("move"); }
 
-static const test_case cases[] = {{"maps of one operand", test_unary}, {"maps of two and three", test_binary}, {"casts", test_cast},
-                                  {"reductions", test_reduce},         {"scans", test_scan},                   {"dot", test_dot},
+static const test_case cases[] = {{"maps of one operand", test_unary},
+                                  {"maps of two and three", test_binary},
+                                  {"casts", test_cast},
+                                  {"reductions", test_reduce},
+                                  {"scans", test_scan},
+                                  {"dot", test_dot},
                                   {"gather, sort, iota, rng", test_move}};
 TEST_MAIN("primitives", cases)

@@ -35,8 +35,8 @@ void test_error_is(int code, const char *part, const char *file, int line) {
   const int got = tern_error_code();
   snprintf(text, sizeof text, "%s", tern_error());
   tern_error_clear();
-  test_check(got == code && strstr(text, part) != NULL, file, line, "error %s \"%s\"; expected %s with \"%s\"", tern_rc_name(got), text,
-             tern_rc_name(code), part);
+  test_check(got == code && strstr(text, part) != NULL, file, line, "error %s \"%s\"; expected %s with \"%s\"",
+             tern_rc_name(got), text, tern_rc_name(code), part);
 }
 
 double test_ulps(double got, double expected, int dtype) {

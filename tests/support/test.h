@@ -4,12 +4,17 @@
 #include <CUnit/Basic.h>
 #include <stdio.h>
 
-typedef struct test_case { const char *name; void (*run)(void); } test_case;
+typedef struct test_case {
+  const char *name;
+  void (*run)(void);
+} test_case;
 
 /* Runs all cases (or those whose name contains argv[1]); 0 when every check held. */
 int test_main(int argc, char **argv, const char *suite, const test_case *cases, int n);
-#define TEST_MAIN(suite, cases) \
-  int main(int argc, char **argv) { return test_main(argc, argv, suite, cases, (int)(sizeof(cases) / sizeof *(cases))); }
+#define TEST_MAIN(suite, cases)                                                         \
+  int main(int argc, char **argv) {                                                     \
+    return test_main(argc, argv, suite, cases, (int)(sizeof(cases) / sizeof *(cases))); \
+  }
 
 /* A check with a printed explanation (at most 20 a program). */
 int test_check(int holds, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
