@@ -1,5 +1,7 @@
 /* Raw bytes between the host and devices, and between devices (through the host when their plugins differ). */
 #include "device/device.h"
+#include "device/trace.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +15,7 @@ typedef union {
 static tern_rc run(tern__device *d, copy_block *c, bool wait, const char *what) {
   c->copy.struct_size = sizeof c->copy;
   uint64_t ticket = 0;
+  const uint64_t began = tern__tracing() ? tern__now_ns() : 0;
   tern__plugin_error_clear();
   tern__queue_lock(d);
   tern_rc rc = d->api->copy(d->dev, d->queue, &c->copy);
@@ -21,6 +24,11 @@ static tern_rc run(tern__device *d, copy_block *c, bool wait, const char *what) 
     if (!rc) rc = d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
   }
   tern__queue_unlock(d);
+  if (began) {
+    char args[64];
+    snprintf(args, sizeof args, "\"bytes\":%llu", (unsigned long long)c->copy.size);
+    tern__trace("transfer", what, d, 0, began, args);
+  }
   return rc ? tern__device_failed(d, rc, what) : TERN_OK;
 }
 

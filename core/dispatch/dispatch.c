@@ -1,4 +1,5 @@
 /* The general eager path: device, inference, output, canonical form, kernel, launch, hooks. */
+#include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "tensor/dtype.h"
 #include <stdio.h>

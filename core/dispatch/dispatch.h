@@ -52,7 +52,4 @@ void tern__fast_learn(const tern__request *q, tern__kernel_class *k, tern_tensor
 /* hooks.c */
 /* After an op ran (hooks != 0): sync, shadow, trace. */
 tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint64_t began_ns);
-uint64_t tern__now_ns(void);
-/* Write the trace file, if there is one. */
-void tern__trace_finish(void);
 #endif

@@ -2,72 +2,18 @@
    TERN_TRACE (a Chrome trace: one lane a thread for ops, one a device). Off, all of it costs one test of a word. */
 #include "base/log.h"
 #include "base/options.h"
+#include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "tensor/dtype.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
-uint64_t tern__now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* ---- trace ---- */
-
-static struct {
-  pthread_mutex_t lock;
-  FILE *file;
-  bool failed;
-  uint64_t began, events;
-} trace = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static _Thread_local int lane;
-static _Atomic int lanes;
-
-static bool trace_open(void) {
-  if (trace.file || trace.failed) return trace.file != NULL;
-  trace.file = fopen(tern__opt()->trace, "w");
-  trace.began = tern__now_ns();
-  trace.failed = !trace.file;
-  if (trace.failed)
-    tern__log(TERN__LOG_ERROR, "trace", "%s cannot be written; TERN_TRACE is ignored", tern__opt()->trace);
-  else
-    fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
-  return trace.file != NULL;
-}
-
-static void trace_op(const tern__call *c, const tern_tensor *out, uint64_t began, uint64_t ended) {
-  char shape[200];
-  if (!lane) lane = atomic_fetch_add(&lanes, 1) + 1;
-  pthread_mutex_lock(&trace.lock);
-  if (trace_open()) {
-    const double start = began > trace.began ? (double)(began - trace.began) * 1e-3 : 0;
-    fprintf(trace.file,
-            "%s\n{\"ph\":\"X\",\"cat\":\"op\",\"name\":\"%s\",\"pid\":%u,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,"
-            "\"args\":{\"device\":\"%s\",\"dtype\":\"%s\",\"shape\":\"%s\"}}",
-            trace.events++ ? "," : "", c->op->name, out->device->index + 1, lane, start, (double)(ended - began) * 1e-3,
-            out->device->name, tern_dtype_name((tern_dtype)out->dtype), tern__shape_text(shape, out->rank, out->shape));
-  }
-  pthread_mutex_unlock(&trace.lock);
-}
-
-void tern__trace_finish(void) {
-  pthread_mutex_lock(&trace.lock);
-  if (trace.file) {
-    for (int i = 0; i < tern__devices.n_devices; i++)
-      fprintf(trace.file, "%s\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"%s\"}}",
-              trace.events++ ? "," : "", i + 1, tern__devices.devices[i]->name);
-    fprintf(trace.file, "\n]}\n");
-    if (fclose(trace.file))
-      tern__log(TERN__LOG_ERROR, "trace", "%s could not be written completely", tern__opt()->trace);
-    trace.file = NULL;
-    trace.failed = true; /* one trace a process */
-  }
-  pthread_mutex_unlock(&trace.lock);
+static void trace_op(const tern__call *c, const tern_tensor *out, uint64_t began) {
+  char shape[200], args[400];
+  snprintf(args, sizeof args, "\"device\":\"%s\",\"dtype\":\"%s\",\"shape\":\"%s\"", out->device->name,
+           tern_dtype_name((tern_dtype)out->dtype), tern__shape_text(shape, out->rank, out->shape));
+  tern__trace("op", c->op->name, out->device, tern__trace_lane(), began, args);
 }
 
 /* ---- shadow ---- */
@@ -137,7 +83,7 @@ tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint
       tern__fail(rc, "%s: %s", c->op->name, reason);
     }
   }
-  if (t->hooks & TERN__HOOK_TRACE) trace_op(c, out, began, tern__now_ns());
+  if (t->hooks & TERN__HOOK_TRACE) trace_op(c, out, began);
   if (!rc && t->hooks & TERN__HOOK_SHADOW) rc = shadow(t, c, out);
   return rc;
 }

@@ -1,5 +1,6 @@
 /* The kernel cache: classes by key, an open-addressed table of atomic pointers to immutable entries. Readers take no lock; a miss
    compiles under the device's class lock, so that each class is compiled once. Old tables stay until the device ends. */
+#include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "base/alloc.h"
 #include "base/log.h"
@@ -169,10 +170,13 @@ static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k
     }
   }
   if (!rc) {
+    const bool traced = tern__tracing();
+    const uint64_t began = traced ? tern__now_ns() : 0;
     tern__queue_lock(d);
     rc = d->launch(d->dev, d->queue, k->kernel, &l);
     tern__queue_unlock(d);
     atomic_fetch_add_explicit(&d->stats.launches, 1, memory_order_relaxed);
+    if (traced) tern__trace("launch", k->op, d, 0, began, "");
   }
   if (workspace) tern__storage_unref(workspace); /* same queue: reusable at once */
   if (!rc) return TERN_OK;
