@@ -301,7 +301,7 @@ enum { N_COMPILERS = sizeof compilers / sizeof *compilers };
 static tern_rc supports(tern_dev *dev, const tern_region *r, uint32_t *want_static) {
   (void)dev, (void)want_static;
   for (uint32_t i = 0; i < r->n_values; i++)
-    if (r->values[i].layout) return TERN_E_UNSUPPORTED;
+    if (r->values[i].layout || !r->values[i].kind || r->values[i].kind > TERN_V_SIZE) return TERN_E_UNSUPPORTED;
   for (int i = 0; i < N_COMPILERS; i++)
     if (compilers[i].supports(r) == TERN_OK) return TERN_OK;
   return TERN_E_UNSUPPORTED;

@@ -58,14 +58,18 @@ const tern__option_row *tern__option_at(int i) {
   return i >= 0 && (size_t)i < sizeof rows / sizeof *rows - 1 ? &rows[i] : NULL;
 }
 
-const char *tern__plugin_option(const char *plugin, const char *key) {
-  char name[160] = "TERN_";
-  size_t at = 5;
-  const char *const parts[] = {plugin, "_", key};
-  for (int p = 0; p < 3; p++)
-    for (const char *c = parts[p]; *c && at + 1 < sizeof name; c++)
+void tern__plugin_variable(const char *plugin, const char *key, char *name, size_t size) {
+  const char *const parts[] = {"TERN_", plugin, "_", key};
+  size_t at = 0;
+  for (int p = 0; p < 4; p++)
+    for (const char *c = parts[p]; *c && at + 1 < size; c++)
       name[at++] = isalnum((unsigned char)*c) ? (char)toupper((unsigned char)*c) : '_';
   name[at] = 0;
+}
+
+const char *tern__plugin_option(const char *plugin, const char *key) {
+  char name[160];
+  tern__plugin_variable(plugin, key, name, sizeof name);
   const char *value = getenv(name);
   return value && *value ? value : NULL;
 }

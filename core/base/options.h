@@ -1,6 +1,7 @@
 /* The variables of options.def, read once. The only place that looks into the environment. */
 #ifndef TERN_BASE_OPTIONS_H_
 #define TERN_BASE_OPTIONS_H_
+#include <stddef.h>
 
 typedef struct tern__options {
 #define OPTION(field, variable, standard, meaning) const char *field;
@@ -16,6 +17,8 @@ typedef struct tern__option_row {
 const tern__options *tern__opt(void);
 /* Row i of the list with its current value; NULL past the last. */
 const tern__option_row *tern__option_at(int i);
+/* The variable TERN_<PLUGIN>_<KEY>, cut to size. */
+void tern__plugin_variable(const char *plugin, const char *key, char *name, size_t size);
 /* TERN_<PLUGIN>_<KEY> from the environment, in memory that lives as long as the process; NULL when unset. */
 const char *tern__plugin_option(const char *plugin, const char *key);
 /* The folder for compiled kernels: option, else XDG, else home; NULL when none can be told. Lives as long as the process. */

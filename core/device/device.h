@@ -16,6 +16,8 @@ typedef struct tern__plugin {
   tern_drv *driver;
   tern_host host;
   int first_device, n_devices;
+  tern_option_info *options; /* what it declares, made when asked for */
+  int n_options;
 } tern__plugin;
 
 /* Live statistics; relaxed. */

@@ -44,10 +44,11 @@ static const char *check(FILE *f, uint64_t size) {
 
 const char *tern__elf_problem(const char *path) {
   struct stat st;
+  if (stat(path, &st)) return "cannot be looked at";
+  if (!S_ISREG(st.st_mode)) return "not a regular file"; /* opening a FIFO would wait for ever */
   FILE *f = fopen(path, "rb");
   if (!f) return "cannot be opened";
-  const char *problem =
-      fstat(fileno(f), &st) || !S_ISREG(st.st_mode) ? "not a regular file" : check(f, (uint64_t)st.st_size);
+  const char *problem = check(f, (uint64_t)st.st_size);
   fclose(f);
   return problem;
 }

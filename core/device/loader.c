@@ -325,6 +325,38 @@ tern_rc tern_plugin_at(int i, tern_plugin_info *out) {
   return rc;
 }
 
+/* The settings in the plugin's TERN_EXT_OPTIONS, with the variables that set them. */
+static tern_rc list_options(tern__plugin *p) {
+  const tern_ext *e = p->table ? p->api.ext : NULL;
+  while (e && e->type != TERN_EXT_OPTIONS) e = e->next;
+  const tern_ext_options *declared = (const tern_ext_options *)e;
+  if (p->options || !declared || e->size < sizeof *declared || declared->n > 1000) return TERN_OK;
+  p->options = tern__calloc(declared->n + 1, sizeof *p->options);
+  if (!p->options) return tern__fail(TERN_E_OOM, "out of host memory for a plugin's options");
+  for (uint32_t k = 0; k < declared->n; k++) {
+    const tern_option *o = &declared->options[k];
+    char variable[160];
+    tern__plugin_variable(p->name, o->key, variable, sizeof variable);
+    const char *value = tern__plugin_option(p->name, o->key), *standard = o->value ? o->value : "";
+    p->options[k] = (tern_option_info){tern__strdup(variable), value ? value : standard, standard, o->doc ? o->doc : ""};
+    if (!p->options[k].variable) return tern__fail(TERN_E_OOM, "out of host memory for a plugin's options");
+    p->n_options++;
+  }
+  return TERN_OK;
+}
+
+tern_rc tern_plugin_option_at(int plugin, int i, tern_option_info *out) {
+  tern__registry *r = &tern__devices;
+  pthread_mutex_lock(&r->lock);
+  tern_rc rc = tern__plugins_open(NULL);
+  tern__plugin *p = !rc && plugin >= 0 && plugin < r->n_plugins ? &r->plugins[plugin] : NULL;
+  if (!rc) rc = p && p->name ? list_options(p) : TERN_E_END;
+  if (!rc && (i < 0 || i >= p->n_options)) rc = TERN_E_END;
+  if (!rc) *out = p->options[i];
+  pthread_mutex_unlock(&r->lock);
+  return rc;
+}
+
 tern_rc tern_device_at(int i, tern_device_desc *out) {
   tern__registry *r = &tern__devices;
   pthread_mutex_lock(&r->lock);

@@ -58,7 +58,7 @@ tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor 
   tern__thread *t = tern__thread_get();
   if (!t) return NULL;
   for (int i = 0; i < n_in; i++)
-    if (in[i] != TERN_NONE && !tern__usable(in[i], op->name, i + 1)) return NULL;
+    if (!(in[i] == TERN_NONE && op->optional >> i & 1) && !tern__usable(in[i], op->name, i + 1)) return NULL;
   const uint64_t began = TERN__UNLIKELY(t->hooks) ? tern__now_ns() : 0;
   const tern__call c = {.op = op, .in = in, .n_in = n_in, .attr = attr, .n_attr = n_attr};
   tern__request q;

@@ -180,7 +180,7 @@ const tern__op tern__op_clip = {.name = "clip",
                                 .operands = "x, low?, high?",
                                 .doc = "x limited to [low, high]",
                                 .number = TERN__N_clip,
-                                .dtypes = TERN_D_ANY,
+                                .optional = 6, .dtypes = TERN_D_ANY,
                                 .infer = infer_clip,
                                 .lower = lower_clip};
 

@@ -147,26 +147,27 @@ static void lower_layer_norm(tern__builder *b) {
   tern__b_out(b, 0, y);
 }
 
-#define COMPOSITE(id, args, types, inference, lowering, tolerance, text) \
-  const tern__op tern__op_##id = {.name = #id,                           \
-                                  .family = "nn",                        \
-                                  .operands = args,                      \
-                                  .doc = text,                           \
-                                  .number = TERN__N_##id,                \
-                                  .dtypes = TERN_D_##types,              \
-                                  .infer = inference,                    \
-                                  .lower = lowering,                     \
-                                  .absolute = tolerance,                 \
-                                  .relative = tolerance,                 \
+#define COMPOSITE(id, args, may_lack, types, inference, lowering, tolerance, text) \
+  const tern__op tern__op_##id = {.name = #id,                                     \
+                                  .family = "nn",                                  \
+                                  .operands = args,                                \
+                                  .optional = may_lack,                            \
+                                  .doc = text,                                     \
+                                  .number = TERN__N_##id,                          \
+                                  .dtypes = TERN_D_##types,                        \
+                                  .infer = inference,                              \
+                                  .lower = lowering,                               \
+                                  .absolute = tolerance,                           \
+                                  .relative = tolerance,                           \
                                   .ulp = (tolerance) / 1.2e-7};
 
-COMPOSITE(relu, "x", NUM, infer_relu, lower_relu, 0, "max(x, 0)")
-COMPOSITE(sigmoid, "x", FLOAT, infer_float, lower_sigmoid, 1e-6, "1 / (1 + exp(-x))")
-COMPOSITE(silu, "x", FLOAT, infer_float, lower_silu, 1e-6, "x * sigmoid(x)")
-COMPOSITE(gelu, "x", FLOAT, infer_gelu, lower_gelu, 2e-6, "x times the normal distribution function of x")
-COMPOSITE(softmax, "x, axis", FLOAT, infer_along, lower_softmax, 2e-6, "exp(x) / sum(exp(x)) along axis")
-COMPOSITE(log_softmax, "x, axis", FLOAT, infer_along, lower_log_softmax, 4e-6, "log(softmax(x)) along axis")
-COMPOSITE(layer_norm, "x, scale?, offset?", FLOAT, infer_layer_norm, lower_layer_norm, 1e-5,
+COMPOSITE(relu, "x", 0, NUM, infer_relu, lower_relu, 0, "max(x, 0)")
+COMPOSITE(sigmoid, "x", 0, FLOAT, infer_float, lower_sigmoid, 1e-6, "1 / (1 + exp(-x))")
+COMPOSITE(silu, "x", 0, FLOAT, infer_float, lower_silu, 1e-6, "x * sigmoid(x)")
+COMPOSITE(gelu, "x", 0, FLOAT, infer_gelu, lower_gelu, 2e-6, "x times the normal distribution function of x")
+COMPOSITE(softmax, "x, axis", 0, FLOAT, infer_along, lower_softmax, 2e-6, "exp(x) / sum(exp(x)) along axis")
+COMPOSITE(log_softmax, "x, axis", 0, FLOAT, infer_along, lower_log_softmax, 4e-6, "log(softmax(x)) along axis")
+COMPOSITE(layer_norm, "x, scale?, offset?", 6, FLOAT, infer_layer_norm, lower_layer_norm, 1e-5,
           "(x - mean) / sqrt(var + epsilon) * scale + offset")
 
 tern_tensor *tern_relu(tern_tensor *x) { return tern__run1(&tern__op_relu, x); }

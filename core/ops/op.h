@@ -28,6 +28,7 @@ typedef struct tern__op {
   uint16_t prim;            /* the primitive that it is when computed in one node; 0: a composite */
   uint16_t number;          /* place in the table */
   uint32_t dtypes;          /* computed in one of these (bit d = dtype d) */
+  uint8_t optional;         /* bit i: operand i may be TERN_NONE */
   uint32_t first_float : 1; /* integers are turned into a float first */
   /* Check operands, fill the request but for OUT storages (and canonical form), and the results. */
   tern_rc (*infer)(const tern__call *c, tern__request *q, tern__result *results);

@@ -95,7 +95,7 @@ typedef enum tern_dtype {
   X(MAXIMUM, 104, 2, MAP, ANY)                                                                                      \
   X(MINIMUM, 105, 2, MAP, ANY)                                                                                      \
   X(POW, 106, 2, MAP, NUM)       /* integers: by squaring, wrapping; a negative exponent gives 0 (1 for 1, +-1 for -1) */ \
-  X(FLOORDIV, 107, 2, MAP, NUM)  /* floor(a / b), of the exact quotient */                                          \
+  X(FLOORDIV, 107, 2, MAP, NUM)  /* floor of the exact quotient; an infinite a gives NaN unless b is 0, as NumPy */                                          \
   X(MOD, 108, 2, MAP, NUM)       /* a - b * floor(a / b): the sign of b (numpy.remainder) */                        \
   X(FMOD, 109, 2, MAP, NUM)      /* the sign of a (C fmod) */                                                       \
   X(ATAN2, 110, 2, MAP, FLOAT)                                                                                      \

@@ -70,6 +70,8 @@ TERN_API int tern_op_support(const char *op, const char *device, tern_dtype dtyp
 typedef struct tern_option_info { const char *variable, *value, *standard, *meaning; } tern_option_info;
 /* Variable i, from 0; TERN_E_END past the last. */
 TERN_API tern_rc tern_option_at(int i, tern_option_info *out);
+/* Setting i that plugin number `plugin` (as in tern_plugin_at) declares: TERN_<PLUGIN>_<KEY>; TERN_E_END past the last. */
+TERN_API tern_rc tern_plugin_option_at(int plugin, int i, tern_option_info *out);
 
 #ifdef __cplusplus
 }
