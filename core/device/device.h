@@ -12,10 +12,10 @@ typedef struct tern__plugin {
   const tern_backend *table; /* the plugin's own */
   tern_backend api;          /* a zero-extended copy */
   int score;
-  bool opened, started;
+  bool opened, running /* its driver */, started /* and all its devices are known */;
   tern_drv *driver;
   tern_host host;
-  int first_device, n_devices;
+  int n_devices;
   tern_option_info *options; /* what it declares, made when asked for */
   int n_options;
 } tern__plugin;
@@ -67,6 +67,7 @@ typedef struct tern__registry {
   _Atomic(tern__device *) default_device; /* NULL: not resolved yet */
   _Atomic(tern__device *) host_device;    /* where fallbacks run */
   bool scanned;
+  bool starved; /* some plugin or device could not be taken in for want of host memory; tried again next time */
 } tern__registry;
 extern tern__registry tern__devices;
 

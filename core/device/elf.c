@@ -44,7 +44,7 @@ static const char *check(FILE *f, uint64_t size) {
 
 const char *tern__elf_problem(const char *path) {
   struct stat st;
-  if (stat(path, &st)) return "cannot be looked at";
+  if (stat(path, &st)) return "cannot be opened";
   if (!S_ISREG(st.st_mode)) return "not a regular file"; /* opening a FIFO would wait for ever */
   FILE *f = fopen(path, "rb");
   if (!f) return "cannot be opened";

@@ -170,12 +170,13 @@ static void take_table(tern__plugin *p) {
   p->table = table;
   memcpy(&p->api, table, table->struct_size < sizeof p->api ? table->struct_size : sizeof p->api);
   REQUIRED(init)
-  REQUIRED(device_info) REQUIRED(device_open) REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free)
-      REQUIRED(copy) REQUIRED(supports) REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free)
-          p->name = tern__strdup(p->api.name);
+  REQUIRED(device_info)
+  REQUIRED(device_open) REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free) REQUIRED(copy) REQUIRED(supports)
+      REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
   p->version = tern__strdup(p->api.version ? p->api.version : "");
   if (!p->name || !p->version) {
-    refuse(p, "out of host memory");
+    p->opened = false; /* the next who asks tries again */
+    tern__devices.starved = true;
     return;
   }
   p->score = p->api.score ? p->api.score() : 1;
@@ -260,7 +261,7 @@ static tern_rc add_device(tern__plugin *p, uint32_t i, const tern_device_info *i
   pthread_mutex_init(&d->lock, NULL);
   pthread_mutex_init(&d->pool_lock, NULL);
   int number = 0; /* visible devices of this plugin before it */
-  for (int k = p->first_device; k < at; k++) number += !(r->devices[k]->flags & TERN_DEV_HIDDEN);
+  for (int k = 0; k < at; k++) number += r->devices[k]->plugin == p && !(r->devices[k]->flags & TERN_DEV_HIDDEN);
   if (info->flags & TERN_DEV_HIDDEN)
     snprintf(d->name, sizeof d->name, "%.14s:%.60s", p->name, d->info.name);
   else
@@ -273,9 +274,7 @@ static tern_rc add_device(tern__plugin *p, uint32_t i, const tern_device_info *i
   return TERN_OK;
 }
 
-tern_rc tern__plugin_start(tern__plugin *p) {
-  if (p->refused) return TERN_E_UNSUPPORTED;
-  if (p->started) return TERN_OK;
+static tern_rc start_driver(tern__plugin *p) {
   p->host = (tern_host){.struct_size = sizeof p->host,
                         .abi = TERN_ABI,
                         .ctx = p,
@@ -283,14 +282,17 @@ tern_rc tern__plugin_start(tern__plugin *p) {
                         .log = host_log,
                         .option = host_option};
   tern__plugin_error_clear();
-  tern_rc rc = p->api.init(&p->host, &p->driver);
-  if (rc) {
-    refuse(p, "its driver did not start: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
-    return rc;
-  }
-  p->started = true;
-  p->first_device = atomic_load(&tern__devices.n_devices);
-  for (uint32_t i = 0;; i++) {
+  const tern_rc rc = p->api.init(&p->host, &p->driver);
+  if (rc) refuse(p, "its driver did not start: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
+  p->running = !rc;
+  return rc;
+}
+
+tern_rc tern__plugin_start(tern__plugin *p) {
+  if (p->refused) return TERN_E_UNSUPPORTED;
+  if (p->started) return TERN_OK;
+  tern_rc rc = p->running ? TERN_OK : start_driver(p);
+  while (!rc) { /* after the core itself ran out of memory, the next call goes on where this one stopped */
     union {
       tern_device_info info;
       char block[2048];
@@ -298,13 +300,18 @@ tern_rc tern__plugin_start(tern__plugin *p) {
     memset(&want, 0, sizeof want);
     want.info.struct_size = sizeof want.info;
     tern__plugin_error_clear();
-    rc = p->api.device_info(p->driver, i, &want.info);
+    rc = p->api.device_info(p->driver, (uint32_t)p->n_devices, &want.info);
     if (rc == TERN_E_END) break;
-    if (!rc) rc = add_device(p, i, &want.info);
-    if (rc && i == 0)
+    if (rc && p->n_devices == 0)
       refuse(p, "it cannot describe its devices: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
-    if (rc) return rc;
+    if (!rc && (rc = add_device(p, (uint32_t)p->n_devices, &want.info)) == TERN_E_OOM) {
+      tern__devices.starved = true;
+      return rc;
+    }
+    if (rc) break;
   }
+  p->started = p->running;
+  if (rc != TERN_E_END) return rc;
   tern__log(TERN__LOG_INFO, "device", "driver %s (%s): %d devices", p->name, p->path, p->n_devices);
   return TERN_OK;
 }
@@ -338,7 +345,8 @@ static tern_rc list_options(tern__plugin *p) {
     char variable[160];
     tern__plugin_variable(p->name, o->key, variable, sizeof variable);
     const char *value = tern__plugin_option(p->name, o->key), *standard = o->value ? o->value : "";
-    p->options[k] = (tern_option_info){tern__strdup(variable), value ? value : standard, standard, o->doc ? o->doc : ""};
+    p->options[k] =
+        (tern_option_info){tern__strdup(variable), value ? value : standard, standard, o->doc ? o->doc : ""};
     if (!p->options[k].variable) return tern__fail(TERN_E_OOM, "out of host memory for a plugin's options");
     p->n_options++;
   }

@@ -78,6 +78,7 @@ static tern__device *automatic(void) {
 
 /* Caller holds the registry's lock. */
 static tern__device *find(const char *name) {
+  tern__devices.starved = false;
   if (tern__plugins_open(name)) return NULL;
   start(name);
   tern__device *d = exact(name);
@@ -89,6 +90,10 @@ static tern__device *find(const char *name) {
     if (!strcmp(name, kinds[k].name)) d = of_kind(kinds[k].kind);
   if (!d) d = exact(name);
   if (d) return d;
+  if (tern__devices.starved) {
+    tern__fail(TERN_E_OOM, "%s: out of host memory while its plugin was opened", name);
+    return NULL;
+  }
   char *there = what_there_is();
   tern__fail(TERN_E_ARG, "no device is named \"%s\"; %s", name, there ? there : "(no memory to list them)");
   free(there);

@@ -45,8 +45,10 @@ void tern__trace(const char *category, const char *name, const tern__device *d, 
   if (open_file(began)) {
     const double start = began > trace.began ? (double)(began - trace.began) * 1e-3 : 0;
     fprintf(trace.file,
-            "%s\n{\"ph\":\"X\",\"cat\":\"%s\",\"name\":\"%s\",\"pid\":%u,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,\"args\":{%s}}",
-            trace.events++ ? "," : "", category, name, d->index + 1, on_lane, start, (double)(ended - began) * 1e-3, args);
+            "%s\n{\"ph\":\"X\",\"cat\":\"%s\",\"name\":\"%s\",\"pid\":%u,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,\"args\":{"
+            "%s}}",
+            trace.events++ ? "," : "", category, name, d->index + 1, on_lane, start, (double)(ended - began) * 1e-3,
+            args);
   }
   pthread_mutex_unlock(&trace.lock);
 }

@@ -126,7 +126,7 @@ void tern__operand_out(tern__request *q, int o, tern_dtype dtype, uint32_t ones)
     const bool one = ones >> d & 1;
     a->dim[d] = one ? TERN__ONE : (uint8_t)d;
     a->stride[d] = one ? 0 : n;
-    if (!one) n *= q->size[d];
+    if (!one) n = (int64_t)((uint64_t)n * (uint64_t)q->size[d]); /* too large a shape is refused after this */
   }
 }
 

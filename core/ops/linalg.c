@@ -64,11 +64,11 @@ static tern_rc infer_matmul(const tern__call *c, tern__request *q, tern__result 
   matrix_operand(q, 1, y, nb, nb + 1, nb + 2);
   tern__operand *o = &q->arg[2];
   *o = (tern__operand){.kind = TERN_V_OUT, .dtype = (uint8_t)d, .rank = (uint8_t)(nb + 2)};
-  int64_t step = m * n;
+  uint64_t step = (uint64_t)m * (uint64_t)n; /* too large a shape is refused after this */
   for (int i = nb; i-- > 0;) {
     o->dim[i] = (uint8_t)i;
-    o->stride[i] = step;
-    step *= q->size[i];
+    o->stride[i] = (int64_t)step;
+    step *= (uint64_t)q->size[i];
   }
   o->dim[nb] = (uint8_t)nb;
   o->stride[nb] = n;
