@@ -146,14 +146,32 @@ tern_scope_mark tern_scope_begin(void) {
   return mark;
 }
 
-void tern_scope_end(tern_scope_mark *mark) {
-  tern__thread *t = tern__tls;
-  if (!t || !mark || mark->depth >= t->depth) return; /* already closed with an outer one */
+static __attribute__((noinline)) void end_with_inner_scopes(tern__thread *t, const tern_scope_mark *mark) {
+  if (mark->depth >= t->depth) return; /* already closed with an outer one */
   const uint32_t outer = mark->outer < t->top ? mark->outer : t->top;
   if (t->depth > mark->depth + 1) /* what they and this one hold then dies with the next outer scope */
     tern__log(TERN__LOG_WARN, "scope", "%u inner scopes were left open", t->depth - mark->depth - 1);
   close_scopes(t, mark->depth, outer);
   if (t->depth == 0) tern__error_flush(t);
+}
+
+void tern_scope_end(tern_scope_mark *mark) {
+  tern__thread *t = tern__tls;
+  if (TERN__UNLIKELY(!t || !mark)) return;
+  if (TERN__UNLIKELY(t->depth != mark->depth + 1 || mark->outer > t->top)) {
+    end_with_inner_scopes(t, mark);
+    return;
+  }
+  uint32_t top = t->top;
+  const uint32_t base = t->base;
+  while (top > base) {
+    tern_tensor *tensor = t->stack[--top];
+    t->top = top;
+    tern__unref(tensor);
+  }
+  t->base = mark->outer;
+  t->depth = mark->depth;
+  if (TERN__UNLIKELY(mark->depth == 0)) tern__error_flush(t);
 }
 
 static tern_tensor *push_slow(tern__thread *t, tern_tensor *tensor) {

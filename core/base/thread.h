@@ -2,6 +2,7 @@
    the thread's first use of the library, given back when the thread ends. */
 #ifndef TERN_BASE_THREAD_H_
 #define TERN_BASE_THREAD_H_
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <tern/base.h>
 
@@ -11,6 +12,29 @@
 
 struct tern__device;
 struct tern__pool_cache;
+
+/* Reference counts. While the process has one thread (the C library knows: it sets the flag before it starts a second), plain
+   arithmetic does; a locked instruction costs as much as half an eager op. */
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#define TERN__SINGLE_THREADED __libc_single_threaded
+#else
+#define TERN__SINGLE_THREADED 0
+#endif
+static inline void tern__refs_up(_Atomic uint32_t *refs) {
+  if (TERN__SINGLE_THREADED)
+    atomic_store_explicit(refs, atomic_load_explicit(refs, memory_order_relaxed) + 1, memory_order_relaxed);
+  else
+    atomic_fetch_add_explicit(refs, 1, memory_order_relaxed);
+}
+/* True when that was the last. */
+static inline bool tern__refs_down(_Atomic uint32_t *refs) {
+  const uint32_t now = atomic_load_explicit(refs, memory_order_acquire);
+  if (now == 1) return true;
+  if (!TERN__SINGLE_THREADED) return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+  atomic_store_explicit(refs, now - 1, memory_order_relaxed);
+  return false;
+}
 
 /* Who wants to see every op on this thread. 0 = nobody: the fast path runs. */
 enum { TERN__HOOK_SHADOW = 1, TERN__HOOK_TRACE = 2, TERN__HOOK_SYNC = 4 };

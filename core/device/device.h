@@ -110,6 +110,16 @@ tern_rc tern__download(void *dst, tern__storage *src, uint64_t src_offset, uint6
 tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
                          uint64_t size);
 
+/* Count a launch: in the thread's own cache line, since every thread reads the device's. */
+static inline void tern__count_launch(tern__thread *t, tern__device *d) {
+  tern__pool_cache *cache = t->pool[d->index];
+  if (TERN__LIKELY(cache != NULL))
+    atomic_store_explicit(&cache->launches, atomic_load_explicit(&cache->launches, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+  else
+    atomic_fetch_add_explicit(&d->stats.launches, 1, memory_order_relaxed);
+}
+
 /* A block of at least `bytes` (0 is allowed) with one reference. NULL with the error set. */
 static inline tern__storage *tern__storage_new(tern__thread *t, tern__device *device, uint64_t bytes) {
   tern__pool_cache *cache = t->pool[device->index];

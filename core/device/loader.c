@@ -175,6 +175,9 @@ static void take_table(tern__plugin *p) {
       REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
   p->version = tern__strdup(p->api.version ? p->api.version : "");
   if (!p->name || !p->version) {
+    free(p->name);
+    free(p->version);
+    p->name = p->version = NULL;
     p->opened = false; /* the next who asks tries again */
     tern__devices.starved = true;
     return;

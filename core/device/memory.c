@@ -298,6 +298,8 @@ void tern__pool_thread_end(tern__thread *t) {
         central_free(d, s);
       }
     d->live_shared += atomic_load_explicit(&cache->live, memory_order_relaxed);
+    atomic_fetch_add_explicit(&d->stats.launches, atomic_load_explicit(&cache->launches, memory_order_relaxed),
+                              memory_order_relaxed);
     tern__pool_cache **at = &d->caches;
     while (*at != cache) at = &(*at)->next;
     *at = cache->next;
@@ -305,6 +307,14 @@ void tern__pool_thread_end(tern__thread *t) {
     free(cache);
     t->pool[i] = NULL;
   }
+}
+
+uint64_t tern__launches(tern__device *d) {
+  pthread_mutex_lock(&d->pool_lock);
+  uint64_t n = atomic_load_explicit(&d->stats.launches, memory_order_relaxed);
+  for (tern__pool_cache *c = d->caches; c; c = c->next) n += atomic_load_explicit(&c->launches, memory_order_relaxed);
+  pthread_mutex_unlock(&d->pool_lock);
+  return n;
 }
 
 void tern__pool_trim(tern__device *d) {

@@ -29,6 +29,7 @@ typedef struct tern__pool_cache {
   tern__storage *free[TERN__SMALL_CLASSES];
   uint32_t count[TERN__SMALL_CLASSES];
   _Atomic int64_t live;          /* bytes taken minus given back by this thread; only it writes */
+  _Atomic uint64_t launches;     /* by this thread; only it writes */
   struct tern__pool_cache *next; /* the device's list, under its pool_lock */
 } tern__pool_cache;
 
@@ -46,11 +47,9 @@ static inline uint64_t tern__class_bytes(uint32_t c) {
 tern__storage *tern__storage_slow(tern__thread *t, struct tern__device *device, uint64_t bytes);
 void tern__storage_free(tern__storage *s);
 
-static inline void tern__storage_ref(tern__storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
+static inline void tern__storage_ref(tern__storage *s) { tern__refs_up(&s->refs); }
 static inline void tern__storage_unref(tern__storage *s) {
-  if (atomic_load_explicit(&s->refs, memory_order_acquire) == 1 ||
-      atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
-    tern__storage_free(s);
+  if (tern__refs_down(&s->refs)) tern__storage_free(s);
 }
 
 /* A storage over host memory. The device must have IMPORT_HOST. release may be NULL. */
@@ -58,6 +57,8 @@ tern__storage *tern__storage_import(struct tern__device *device, void *data, uin
                                     void (*release)(void *, void *), void *context);
 /* Spill and free a thread's caches. */
 void tern__pool_thread_end(tern__thread *t);
+/* Launches on the device so far, of all threads. */
+uint64_t tern__launches(struct tern__device *device);
 /* Free what the device's pool keeps (large blocks only: slabs stay). Waits for the device. */
 void tern__pool_trim(struct tern__device *device);
 uint64_t tern__parse_bytes(const char *text); /* "512M"; 0 when it cannot be read */

@@ -195,7 +195,7 @@ void tern_device_end(tern_device_mark *mark) {
 tern_rc tern_counters_get(const char *name, tern_counters *out) {
   tern__device *d = name ? tern__device_named(name) : tern__device_default();
   if (!d) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
-  *out = (tern_counters){.launches = d->stats.launches,
+  *out = (tern_counters){.launches = tern__launches(d),
                          .compiles = d->stats.compiles,
                          .fallbacks = d->stats.fallbacks,
                          .splits = d->stats.splits};

@@ -41,8 +41,8 @@ static inline tern_tensor *result_like(tern__thread *thread, const tern_tensor *
   return NULL;
 }
 
-static inline tern_tensor *finish(tern_tensor *out, const tern__kernel_class *k, const tern_arg *args, uint32_t n_args,
-                                  const tern_word *words, uint32_t n_words) {
+static inline tern_tensor *finish(tern__thread *t, tern_tensor *out, const tern__kernel_class *k, const tern_arg *args,
+                                  uint32_t n_args, const tern_word *words, uint32_t n_words) {
   tern__device *d = out->device;
   const tern_launch l = {.args = args, .words = words, .n_args = n_args, .n_words = n_words};
   tern_rc rc;
@@ -53,9 +53,8 @@ static inline tern_tensor *finish(tern_tensor *out, const tern__kernel_class *k,
   } else {
     rc = d->launch(d->dev, NULL, k->kernel, &l);
   }
-  atomic_store_explicit(&d->stats.launches, atomic_load_explicit(&d->stats.launches, memory_order_relaxed) + 1,
-                        memory_order_relaxed);
-  if (TERN__LIKELY(!rc)) return tern__push(out);
+  tern__count_launch(t, d);
+  if (TERN__LIKELY(!rc)) return tern__push_on(t, out);
   tern__unref(out);
   char what[96];
   snprintf(what, sizeof what, "launching %s", k->op);
@@ -84,7 +83,7 @@ tern_tensor *tern__run1(const tern__op *op, tern_tensor *x) {
   if (TERN__UNLIKELY(!out)) return NULL;
   const tern_arg args[] = {arg_of(x), arg_of(out)};
   const tern_word words[] = {{.i = x->numel}};
-  return finish(out, k, args, 2, words, 1);
+  return finish(t, out, k, args, 2, words, 1);
 }
 
 /* One operand is a host scalar. */
@@ -102,7 +101,7 @@ static tern_tensor *with_param(tern__thread *t, const tern__op *op, tern_tensor 
     words[1] = tern__convert(scalar->imm, scalar->dtype, x->dtype);
   else
     words[1].f = (double)(float)scalar->imm.f;
-  return finish(out, k, args, 2, words, 2);
+  return finish(t, out, k, args, 2, words, 2);
 }
 
 tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
@@ -135,10 +134,10 @@ tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   const tern_word words[] = {{.i = like->numel}};
   if (pattern == VV_SAME) {
     const tern_arg args[] = {arg_of(a), arg_of(out)};
-    return finish(out, k, args, 2, words, 1);
+    return finish(t, out, k, args, 2, words, 1);
   }
   const tern_arg args[] = {arg_of(a), arg_of(b), arg_of(out)};
-  return finish(out, k, args, 3, words, 1);
+  return finish(t, out, k, args, 3, words, 1);
 }
 
 tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor *b) {
@@ -155,7 +154,7 @@ tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor 
   if (!out) return NULL;
   const tern_arg args[] = {arg_of(a), arg_of(b), arg_of(out)};
   const tern_word words[] = {{.i = m}, {.i = depth}, {.i = n}, {.i = depth}, {.i = n}, {.i = n}};
-  if (TERN__LIKELY(k->workspace == 0)) return finish(out, k, args, 3, words, 6);
+  if (TERN__LIKELY(k->workspace == 0)) return finish(t, out, k, args, 3, words, 6);
   tern__unref(out);
   return NULL;
 }

@@ -175,7 +175,7 @@ static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k
     tern__queue_lock(d);
     rc = d->launch(d->dev, d->queue, k->kernel, &l);
     tern__queue_unlock(d);
-    atomic_fetch_add_explicit(&d->stats.launches, 1, memory_order_relaxed);
+    tern__count_launch(tern__tls, d);
     if (traced) tern__trace("launch", k->op, d, 0, began, "");
   }
   if (workspace) tern__storage_unref(workspace); /* same queue: reusable at once */

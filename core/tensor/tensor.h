@@ -57,12 +57,10 @@ static inline bool tern__usable(const tern_tensor *t, const char *op, int argume
 }
 
 static inline void tern__unref(tern_tensor *t) {
-  if (atomic_load_explicit(&t->refs, memory_order_acquire) == 1 ||
-      atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1)
-    tern__free_tensor(t);
+  if (tern__refs_down(&t->refs)) tern__free_tensor(t);
 }
 static inline tern_tensor *tern__ref(tern_tensor *t) {
-  atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+  tern__refs_up(&t->refs);
   return t;
 }
 
@@ -74,6 +72,14 @@ static inline tern_tensor *tern__header(tern__thread *thread) {
   thread->free_headers_count--;
   t->live = TERN__LIVE;
   atomic_store_explicit(&t->refs, 1, memory_order_relaxed);
+  return t;
+}
+
+/* tern__push on a thread that is known. */
+static inline tern_tensor *tern__push_on(tern__thread *thread, tern_tensor *t) {
+  if (TERN__UNLIKELY(thread->top == thread->capacity)) return tern__push(t);
+  t->slot = thread->top;
+  thread->stack[thread->top++] = t;
   return t;
 }
 

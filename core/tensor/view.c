@@ -39,29 +39,31 @@ static bool reshaped_strides(const tern_tensor *t, const tern_shape *shape, int6
   return true;
 }
 
-static bool complete_shape(const tern_tensor *t, tern_shape *shape) {
+static bool no_such_shape(const tern_tensor *t, const tern_shape *shape) {
   char a[200], b[200];
+  tern__fail(TERN_E_ARG,
+             "reshape: %s has %lld elements and cannot become %s; sizes must multiply to that, one may be -1",
+             tern__shape_text(a, t->rank, t->shape), (long long)t->numel,
+             shape->rank < 0 || shape->rank > TERN_MAX_RANK ? "a shape of more than 8 dimensions"
+                                                            : tern__shape_text(b, shape->rank, shape->dim));
+  return false;
+}
+
+/* Works out a -1; false (with the error) when the sizes do not fit. */
+static inline bool complete_shape(const tern_tensor *t, tern_shape *shape) {
   int unknown = -1;
   int64_t known = 1;
   bool bad = shape->rank < 0 || shape->rank > TERN_MAX_RANK;
   for (int d = 0; d < shape->rank && !bad; d++) {
-    if (shape->dim[d] == -1 && unknown < 0)
+    if (TERN__UNLIKELY(shape->dim[d] == -1 && unknown < 0))
       unknown = d;
     else
       bad = shape->dim[d] < 0 || __builtin_mul_overflow(known, shape->dim[d], &known);
   }
-  if (!bad && unknown >= 0) {
-    bad = known == 0 || t->numel % known;
-    if (!bad) shape->dim[unknown] = t->numel / known;
-  } else if (!bad) {
-    bad = known != t->numel;
-  }
-  if (bad)
-    tern__fail(TERN_E_ARG,
-               "reshape: %s has %lld elements and cannot become %s; sizes must multiply to that, one may be -1",
-               tern__shape_text(a, t->rank, t->shape), (long long)t->numel,
-               shape->rank < 0 ? "a shape of more than 8 dimensions" : tern__shape_text(b, shape->rank, shape->dim));
-  return !bad;
+  if (TERN__LIKELY(!bad && unknown < 0)) return known == t->numel || no_such_shape(t, shape);
+  if (bad || known == 0 || t->numel % known) return no_such_shape(t, shape);
+  shape->dim[unknown] = t->numel / known;
+  return true;
 }
 
 static tern_tensor *with(tern_tensor *t, int rank, const int64_t *shape, const int64_t *stride, int64_t offset) {
@@ -77,16 +79,32 @@ static tern_tensor *with(tern_tensor *t, int rank, const int64_t *shape, const i
   return tern__push(v);
 }
 
+/* A row-major view of a row-major tensor; nothing is checked. */
+static inline tern_tensor *dense_view(tern_tensor *t, const tern_shape *shape) {
+  tern__thread *thread = tern__tls;
+  tern_tensor *v = TERN__LIKELY(thread != NULL) ? tern__header(thread) : NULL;
+  if (TERN__UNLIKELY(!v)) return NULL;
+  v->dtype = t->dtype;
+  v->rank = (uint8_t)shape->rank;
+  v->flags = TERN__CONTIG;
+  v->device = t->device;
+  v->storage = t->storage;
+  tern__storage_ref(t->storage);
+  v->offset = t->offset;
+  v->numel = t->numel;
+  v->grad_id = 0;
+  int64_t step = 1;
+  for (int d = shape->rank; d-- > 0;) {
+    v->shape[d] = shape->dim[d];
+    v->stride[d] = step;
+    step *= shape->dim[d];
+  }
+  return tern__push_on(thread, v);
+}
+
 tern_tensor *tern_reshape(tern_tensor *t, tern_shape shape) {
   if (!tern__usable(t, "reshape", 1) || !(t = solid(t)) || !complete_shape(t, &shape)) return NULL;
-  if (TERN__LIKELY(t->flags & TERN__CONTIG)) {
-    tern_tensor *v = tern__view_header(t);
-    if (TERN__UNLIKELY(!v)) return NULL;
-    v->rank = (uint8_t)shape.rank;
-    memcpy(v->shape, shape.dim, (size_t)shape.rank * sizeof *v->shape);
-    tern__set_dense(v);
-    return tern__push(v);
-  }
+  if (TERN__LIKELY(t->flags & TERN__CONTIG)) return dense_view(t, &shape);
   int64_t stride[TERN_MAX_RANK];
   if (reshaped_strides(t, &shape, stride)) return with(t, shape.rank, shape.dim, stride, t->offset);
   tern_tensor *copy = tern_clone(t);

@@ -22,7 +22,7 @@ static inline tern_shape tern_shape_list(std::initializer_list<int64_t> d) { ret
 extern "C" {
 #else
 /* TERN_SHAPE(2, 3), TERN_SHAPE() */
-#define TERN_SHAPE(...) (tern_shape_of(TERN_COUNT(__VA_ARGS__), &((const int64_t[]){0, ##__VA_ARGS__})[1]))
+#define TERN_SHAPE(...) (__extension__(tern_shape){TERN_COUNT(__VA_ARGS__), {__VA_ARGS__}})
 #endif
 
 /* An optional tensor argument that is left out (NULL would mean that making it failed). */

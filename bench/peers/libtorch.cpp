@@ -1,0 +1,92 @@
+// The peer of dispatch.c and math.c: the same loops in libtorch. Like them it answers names on stdin with seconds an
+// operation (bench/run alternates the two); "version" with its version. Without --serve it measures every case once.
+#include <torch/types.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+constexpr int kSamples = 5;        // as BENCH_SERVED of bench.h
+constexpr double kSeconds = 0.03;  // as BENCH_SECONDS
+using Loop = std::function<void(long)>;
+
+struct Case {
+  Loop loop;
+  double ops = 1;
+  long reps = 0;
+};
+
+double seconds(const Loop &loop, long reps) {
+  const auto start = std::chrono::steady_clock::now();
+  loop(reps);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / static_cast<double>(reps);
+}
+
+double measure(Case &c) {
+  if (!c.reps) {  // as bench_reps of bench.h: warm up, then the first count that is long enough three times in a row
+    c.loop(1);
+    c.reps = 1;
+    for (int enough = 0; enough < 3;) {
+      const bool is_long = seconds(c.loop, c.reps) * static_cast<double>(c.reps) >= kSeconds / kSamples / 2;
+      enough = is_long ? enough + 1 : 0;
+      if (!is_long) c.reps *= 2;
+    }
+  }
+  std::vector<double> v;
+  for (int i = 0; i < kSamples; i++) v.push_back(seconds(c.loop, c.reps) / c.ops);
+  std::sort(v.begin(), v.end());
+  return v[kSamples / 2];
+}
+
+// A loop over one expression whose result is dropped at once.
+template <class F> Case each(F f) {
+  return {[f](long reps) {
+    for (long i = 0; i < reps; i++) auto result = f();
+  }};
+}
+
+std::map<std::string, Case> make_cases() {
+  const auto a = torch::tensor({1.f, 2.f, 3.f}), b = torch::tensor({4.f, 5.f, 6.f});
+  const auto square = torch::tensor({{1.f, 2.f}, {3.f, 4.f}});
+  const auto x = torch::ones({1000}), scale = torch::full({1000}, 0.5f), offset = torch::full({1000}, 0.25f);
+  const auto line = torch::linspace(-4, 4, 1 << 16);
+  auto chain = each([=] {
+    auto y = x;
+    for (int k = 0; k < 10; k++) y = k % 3 == 0 ? y * scale : k % 3 == 1 ? y + offset : torch::relu(y);
+    return y;
+  });
+  chain.ops = 10;
+  return {{"dispatch/add3", each([=] { return a + b; })},
+          {"dispatch/view", each([=] { return square.view({4}); })},
+          {"dispatch/matmul2x2", each([=] { return torch::matmul(square, square); })},
+          {"dispatch/chain", chain},
+          {"math/exp", each([=] { return torch::exp(line); })},
+          {"math/tanh", each([=] { return torch::tanh(line); })},
+          {"math/erf", each([=] { return torch::erf(line); })}};
+}
+}  // namespace
+
+int main(int argc, char **argv) {
+  const bool serve = argc == 2 && std::string(argv[1]) == "--serve";
+  if (argc > 1 && !serve) {
+    std::cout << "usage: " << argv[0] << " [--serve]   eager libtorch, seconds an operation\n";
+    return std::string(argv[1]) == "--help" ? 0 : 2;
+  }
+  auto cases = make_cases();
+  std::cout.precision(9);
+  if (!serve)
+    for (auto &[name, c] : cases)
+      std::cout << "{\"case\": \"" << name << "\", \"seconds\": " << measure(c) << "}" << std::endl;
+  for (std::string name; serve && std::getline(std::cin, name);) {
+    const auto found = cases.find(name);
+    if (name == "version") std::cout << TORCH_VERSION << std::endl;
+    else if (found == cases.end()) std::cout << "error no such case" << std::endl;
+    else std::cout << measure(found->second) << std::endl;
+  }
+}
