@@ -1,4 +1,5 @@
 /* The growing string: one allocation, grown by half as much again, so that n appends cost O(total). */
+#include "base/alloc.h"
 #include "base/string.h"
 
 #include <stdarg.h>
@@ -23,7 +24,7 @@ tern_rc tern__string_reserve(tern__string *string, size_t extra) {
   if (capacity < needed) {
     capacity = needed < 64 ? 64 : needed;
   }
-  char *const text = realloc(string->text, capacity);
+  char *const text = tern__realloc(string->text, capacity);
   if (!text) {
     return TERN_E_OOM;
   }

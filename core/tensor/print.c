@@ -1,4 +1,5 @@
 /* Printing: values are brought to the host, format.c does the text. */
+#include "base/alloc.h"
 #include "tensor/dtype.h"
 #include "tensor/format.h"
 #include "tensor/tensor.h"
@@ -8,7 +9,7 @@
 /* All elements on the host in row-major order. NULL with the error set. */
 static void *host_values(tern_tensor *t) {
   const size_t bytes = (size_t)t->numel * tern__dtype_size[t->dtype];
-  void *data = malloc(bytes ? bytes : 1);
+  void *data = tern__calloc(1, bytes ? bytes : 1);
   if (!data) {
     tern__fail(TERN_E_OOM, "print: out of host memory for %zu bytes", bytes);
     return NULL;

@@ -24,7 +24,8 @@ tern_tensor *test_tensor(tern_shape shape, tern_dtype dtype, const double *value
   const size_t n = (size_t)test_numel(shape), item = tern_dtype_size(dtype);
   unsigned char *data = malloc(n * item + 1);
   if (!data) return NULL;
-  for (size_t i = 0; i < n; i++) tern__store(dtype, data + i * item, tern__convert((tern_word){.f = values[i]}, TERN_F64, dtype));
+  for (size_t i = 0; i < n; i++)
+    tern__store(dtype, data + i * item, tern__convert((tern_word){.f = values[i]}, TERN_F64, dtype));
   tern_tensor *t = tern_constant(shape, dtype, data, n);
   free(data);
   return t;
@@ -47,23 +48,25 @@ double *test_values(tern_tensor *t) {
 
 static void shape_text(char *text, size_t size, tern_shape shape) {
   int at = snprintf(text, size, "(");
-  for (int d = 0; d < shape.rank; d++) at += snprintf(text + at, size - (size_t)at, "%s%lld", d ? ", " : "", (long long)shape.dim[d]);
+  for (int d = 0; d < shape.rank; d++)
+    at += snprintf(text + at, size - (size_t)at, "%s%lld", d ? ", " : "", (long long)shape.dim[d]);
   snprintf(text + at, size - (size_t)at, ")");
 }
 
-static int same_type(tern_tensor *got, tern_shape shape, tern_dtype dtype, const char *file, int line, const char *what) {
+static int same_type(tern_tensor *got, tern_shape shape, tern_dtype dtype, const char *file, int line,
+                     const char *what) {
   const tern_shape have = tern_shape_get(got);
   char a[200], b[200];
   shape_text(a, sizeof a, have);
   shape_text(b, sizeof b, shape);
   const bool shapes = have.rank == shape.rank && !memcmp(have.dim, shape.dim, (size_t)shape.rank * sizeof *shape.dim);
   const bool dtypes = dtype == TERN_NO_DTYPE || tern_dtype_get(got) == dtype;
-  return test_check(shapes && dtypes, file, line, "%s: %s %s; expected %s %s", what, tern_dtype_name(tern_dtype_get(got)), a,
-                    tern_dtype_name(dtype), b);
+  return test_check(shapes && dtypes, file, line, "%s: %s %s; expected %s %s", what,
+                    tern_dtype_name(tern_dtype_get(got)), a, tern_dtype_name(dtype), b);
 }
 
-int test_values_are(tern_tensor *got, tern_shape shape, tern_dtype dtype, const double *expected, double ulps, double absolute,
-                    const char *file, int line, const char *what) {
+int test_values_are(tern_tensor *got, tern_shape shape, tern_dtype dtype, const double *expected, double ulps,
+                    double absolute, const char *file, int line, const char *what) {
   if (!got) {
     test_check(0, file, line, "%s: %s", what, tern_error());
     tern_error_clear();
@@ -79,14 +82,17 @@ int test_values_are(tern_tensor *got, tern_shape shape, tern_dtype dtype, const 
   int64_t bad = -1;
   for (int64_t i = 0; i < n && bad < 0; i++) {
     const double a = values[i], b = expected[i];
-    const bool near = a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= absolute || test_ulps(a, b, (int)tern_dtype_get(got)) <= ulps;
+    const bool near = a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= absolute ||
+                      test_ulps(a, b, (int)tern_dtype_get(got)) <= ulps;
     if (!near) bad = i;
   }
-  if (bad < 0) test_check(1, file, line, " ");
+  if (bad < 0)
+    test_check(1, file, line, " ");
   else
-    test_check(0, file, line, "%s: element %lld of %lld is %.17g; expected %.17g (%s, %g ulp and %g allowed, off by %g ulp)", what, (long long)bad,
-               (long long)n, values[bad], expected[bad], tern_dtype_name(tern_dtype_get(got)), ulps, absolute,
-               test_ulps(values[bad], expected[bad], (int)tern_dtype_get(got)));
+    test_check(0, file, line,
+               "%s: element %lld of %lld is %.17g; expected %.17g (%s, %g ulp and %g allowed, off by %g ulp)", what,
+               (long long)bad, (long long)n, values[bad], expected[bad], tern_dtype_name(tern_dtype_get(got)), ulps,
+               absolute, test_ulps(values[bad], expected[bad], (int)tern_dtype_get(got)));
   free(values);
   return bad < 0;
 }
@@ -133,8 +139,19 @@ static void become_child(const char *name, const char *const *environment, int o
   }
   dup2(out, STDOUT_FILENO);
   dup2(out, STDERR_FILENO);
-  execl(program, program, "--child", name, (char *)NULL);
-  dprintf(STDERR_FILENO, "%s cannot be run: %s\n", program, strerror(errno));
+  char *arguments[16], words[1024];
+  int n = 0;
+  const char *emulator = getenv("TERN_TEST_EMULATOR");
+  snprintf(words, sizeof words, "%s", emulator ? emulator : "");
+  for (char *rest = words, *word; n < 10 && (word = strtok_r(rest, " ", &rest));) arguments[n++] = word;
+  arguments[n++] = program;
+  arguments[n++] = (char[]){"--child"};
+  char copy[256];
+  snprintf(copy, sizeof copy, "%s", name);
+  arguments[n++] = copy;
+  arguments[n] = NULL;
+  execvp(arguments[0], arguments);
+  dprintf(STDERR_FILENO, "%s cannot be run: %s\n", arguments[0], strerror(errno));
   _exit(127);
 }
 
@@ -161,10 +178,13 @@ int test_child(const char *name, const char *const *environment, char *text, siz
   return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int test_main_with_child(int argc, char **argv, const char *suite, const test_case *cases, int n, int (*child)(const char *name)) {
+int test_main_with_child(int argc, char **argv, const char *suite, const test_case *cases, int n,
+                         int (*child)(const char *name)) {
   if (argc == 3 && !strcmp(argv[1], "--child")) return child(argv[2]);
   const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-  if (length > 0) program[length] = 0;
-  else snprintf(program, sizeof program, "%s", argv[0]);
+  if (length > 0)
+    program[length] = 0;
+  else
+    snprintf(program, sizeof program, "%s", argv[0]);
   return test_main(argc, argv, suite, cases, n);
 }
