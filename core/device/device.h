@@ -12,6 +12,7 @@ typedef struct tern__plugin {
   const tern_backend *table; /* the plugin's own */
   tern_backend api;          /* a zero-extended copy */
   int score;
+  bool outranked; /* refused only because another of its name is better */
   bool opened, running /* its driver */, started /* and all its devices are known */;
   tern_drv *driver;
   tern_host host;

@@ -139,6 +139,10 @@ static tern_rc scan(void) {
 
 /* ---- opening ---- */
 
+static bool begins(const char *file, const char *name, size_t n) {
+  return !strncmp(file, name, n) && (file[n] == 0 || file[n] == '-');
+}
+
 #define REQUIRED(member)                      \
   if (!p->api.member) {                       \
     refuse(p, "its table lacks %s", #member); \
@@ -171,8 +175,9 @@ static void take_table(tern__plugin *p) {
   memcpy(&p->api, table, table->struct_size < sizeof p->api ? table->struct_size : sizeof p->api);
   REQUIRED(init)
   REQUIRED(device_info)
-  REQUIRED(device_open) REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free) REQUIRED(copy) REQUIRED(supports)
-      REQUIRED(compile) REQUIRED(launch) REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
+  REQUIRED(device_open)
+  REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free) REQUIRED(copy) REQUIRED(supports) REQUIRED(compile)
+      REQUIRED(launch) REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
   p->version = tern__strdup(p->api.version ? p->api.version : "");
   if (!p->name || !p->version) {
     free(p->name);
@@ -184,6 +189,9 @@ static void take_table(tern__plugin *p) {
   }
   p->score = p->api.score ? p->api.score() : 1;
   if (p->score <= 0) refuse(p, "it says that it cannot run on this machine");
+  if (!begins(p->file, p->name, strlen(p->name)))
+    tern__log(TERN__LOG_WARN, "device", "%s calls itself \"%s\"; name the file libtern-%s.so, or it is found late",
+              p->path, p->name, p->name);
 }
 
 static void open_file(tern__plugin *p) {
@@ -219,17 +227,14 @@ static void choose(void) {
     }
     for (int j = 0; j < r->n_plugins; j++) {
       tern__plugin *p = &r->plugins[j];
-      if (p != best && competes(p, best->name))
-        refuse(p, "%s is also named \"%s\" and %s", best->path, best->name,
-               best->started            ? "runs already"
-               : best->score > p->score ? "has a higher score"
-                                        : "comes first");
+      if (p == best || !competes(p, best->name)) continue;
+      refuse(p, "%s is also named \"%s\" and %s", best->path, best->name,
+             best->started            ? "runs already"
+             : best->score > p->score ? "has a higher score"
+                                      : "comes first");
+      p->outranked = true;
     }
   }
-}
-
-static bool begins(const char *file, const char *name, size_t n) {
-  return !strncmp(file, name, n) && (file[n] == 0 || file[n] == '-');
 }
 
 tern_rc tern__plugins_open(const char *name) {
@@ -307,6 +312,11 @@ tern_rc tern__plugin_start(tern__plugin *p) {
     if (rc == TERN_E_END) break;
     if (rc && p->n_devices == 0)
       refuse(p, "it cannot describe its devices: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
+    if (!rc && want.info.flags & TERN_DEV_HOST_MEM && !p->api.mem_map) {
+      refuse(p, "its device %u has host memory (TERN_DEV_HOST_MEM), but its table lacks mem_map",
+             (unsigned)p->n_devices);
+      return TERN_E_UNSUPPORTED;
+    }
     if (!rc && (rc = add_device(p, (uint32_t)p->n_devices, &want.info)) == TERN_E_OOM) {
       tern__devices.starved = true;
       return rc;

@@ -64,7 +64,8 @@ static char *what_there_is(void) {
   if (!r->n_devices) fprintf(f, " none");
   if (!r->n_plugins) fprintf(f, "; no libtern-*.so was found: set TERN_PLUGIN_PATH to their folder");
   for (int i = 0; i < r->n_plugins; i++)
-    if (r->plugins[i].refused) fprintf(f, "; refused %s: %s", r->plugins[i].file, r->plugins[i].refused);
+    if (r->plugins[i].refused && !r->plugins[i].outranked)
+      fprintf(f, "; refused %s: %s", r->plugins[i].file, r->plugins[i].refused);
   fclose(f);
   return text;
 }
@@ -151,15 +152,19 @@ tern__device *tern__device_default(void) {
   return d;
 }
 
+static bool serves_as_host(const tern__device *d) {
+  return d->flags & TERN_DEV_HOST_MEM && !(d->flags & TERN_DEV_ASYNC);
+}
+
+/* The device that TERN_DEVICE has when nobody sets it, whatever the default is now. */
 tern__device *tern__device_host(void) {
   tern__device *d = atomic_load(&tern__devices.host_device);
   if (d) return d;
-  d = tern__device_default();
-  if (d && (!(d->flags & TERN_DEV_HOST_MEM) || d->queue || d->info.kind != TERN_KIND_CPU)) {
-    const char *name = NULL;
-    for (int i = 0; tern__option_at(i); i++)
-      if (!strcmp(tern__option_at(i)->variable, "TERN_DEVICE")) name = tern__option_at(i)->fallback;
-    d = tern__device_named(name);
+  for (int i = 0; tern__option_at(i); i++)
+    if (!strcmp(tern__option_at(i)->variable, "TERN_DEVICE")) d = tern__device_named(tern__option_at(i)->fallback);
+  if (d && !serves_as_host(d)) {
+    tern__fail(TERN_E_UNSUPPORTED, "%s has no host memory, so nothing can fall back to it", d->name);
+    return NULL;
   }
   if (d) atomic_store(&tern__devices.host_device, d);
   return d;

@@ -140,13 +140,13 @@ tern_rc tern__launch_split(const tern__request *q, const tern__kernel_class *k) 
 /* ---- the host ---- */
 
 static tern_rc report(const tern__request *q) {
-  static _Atomic uint8_t told[TERN__MAX_DEVICES][512];
+  static _Atomic uint8_t told[TERN__MAX_DEVICES][2048];
   const tern__device *d = q->device;
   const char *mode = tern__opt()->fallback;
   if (!strcmp(mode, "error"))
     return tern__fail(TERN_E_UNSUPPORTED, "%s: %s does not compute it on %s, and TERN_FALLBACK=error forbids the host",
                       q->op->name, d->name, tern_dtype_name((tern_dtype)q->arg[0].dtype));
-  if (!strcmp(mode, "silent") || q->op->number >= 512 || atomic_exchange(&told[d->index][q->op->number], 1))
+  if (!strcmp(mode, "silent") || q->op->number >= 2048 || atomic_exchange(&told[d->index][q->op->number], 1))
     return TERN_OK;
   tern__log(
       TERN__LOG_WARN, "dispatch",

@@ -5,6 +5,14 @@
 #include "tensor/dtype.h"
 #include <tern/ops.h>
 
+/* For the table: no inference or lowering of their own, since each is several COPY launches. */
+#define JOIN(id, args, text)       \
+  const tern__op tern__op_##id = { \
+      .name = #id, .family = "join", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_ANY};
+JOIN(concat, "xs, axis", "tensors joined along axis")
+JOIN(stack, "xs, axis", "tensors of one shape along a new axis")
+JOIN(pad, "x, padding, value", "x with value around it")
+
 /* The dtype and device of several tensors; false with the error set. */
 static bool common(const char *op, tern_tensor *const *xs, int n, tern_dtype *dtype, tern__device **device) {
   *dtype = TERN_NO_DTYPE;

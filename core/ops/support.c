@@ -52,6 +52,10 @@ static tern_tensor *call(const tern__op *op, tern_dtype d, tern_tensor *x, tern_
   if (op == &tern__op_layer_norm) return tern_layer_norm(x, TERN_NONE, TERN_NONE, NULL);
   if (op == &tern__op_softmax || op == &tern__op_log_softmax) return tern__run(op, &x, 1, &axis, 1);
   if (!strcmp(op->family, "nn")) return tern__run(op, &x, 1, NULL, 0);
+  if (op == &tern__op_concat) return tern_concat(two, 2, 0);
+  if (op == &tern__op_stack) return tern_stack(two, 2, 0);
+  const tern_padding around[] = {{1, 1}, {0, 1}};
+  if (op == &tern__op_pad) return tern_pad(x, around, 2, 0);
   if (op == &tern__op_matmul) return tern_matmul(x, tern_transpose(y));
   if (op == &tern__op_take) return tern_take(x, tern_zeros((tern_shape){1, {2}}, TERN_I64), 0);
   if (op == &tern__op_one_hot) return tern_one_hot(tern_zeros((tern_shape){1, {2}}, TERN_I64), 3, d);
