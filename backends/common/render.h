@@ -3,9 +3,9 @@
 
    interface settled
 
-   Use: at compile time, `render_build(region, device, name, &program, ...)`; the text to build is render_prelude(device)
-   followed by program->source (several programs' sources may follow one prelude: their kernel names begin with `name`, which
-   must differ). At launch, `render_bind` answers which kernels to enqueue, in order, with every argument's bytes: no
+   Use: at compile time, `render_build(region, device, name, &program, ...)`; the text to build is
+   render_prelude(device, sources, n) followed by the sources, program->source of each (several programs may follow one prelude:
+   their kernel names begin with `name`, which must differ). At launch, `render_bind` answers which kernels to enqueue, in order, with every argument's bytes: no
    allocation, no compilation for a new size. Kernels of one launch depend on each other: run them in order.
    OpenCL build options: "-cl-std=CL1.2", and "-cl-fp32-correctly-rounded-divide-sqrt" where the device has it; never
    relaxed maths. */
@@ -76,10 +76,10 @@ uint64_t render_workspace(const render_program *, const tern_word *words);
 tern_rc render_bind(const render_program *, const tern_launch *, render_call *calls, uint32_t *n_calls,
                     render_actual *actuals);
 
-/* Helper functions that every rendered source needs, once a program: text in a
-   malloc'ed block that the caller frees; NULL when out of memory */
-char *render_prelude(const render_device *);
+/* The words of the dialect and those helper functions that the sources name: text in a malloc'ed block that the caller frees; NULL
+   when out of memory */
+char *render_prelude(const render_device *, const char *const *sources, uint32_t n_sources);
 
 /* Part of any disk-cache key: rendered sources may change whenever this number does */
-#define RENDER_VERSION 1u
+#define RENDER_VERSION 2u
 #endif

@@ -18,7 +18,7 @@ typedef struct form {
 static const form forms[] = {
     {TERN_OP_COPY, "$0", "$0", true},
     {TERN_OP_NEG, "(-$0)", "(($T)(($U)0 - ($U)$0))", true},
-    {TERN_OP_EXP, "exp($0)", NULL, false},
+    {TERN_OP_EXP, "t_exp_$F($0)", NULL, false},
     {TERN_OP_SQRT, "sqrt($0)", NULL, false},
     {TERN_OP_ABS, "fabs($0)", "($0 < 0 ? ($T)(($U)0 - ($U)$0) : $0)", true},
     {TERN_OP_SIGN, "($0 != $0 ? $0 : ($T)(($0 > 0) - ($0 < 0)))", "(($T)(($0 > 0) - ($0 < 0)))", true},
@@ -106,9 +106,18 @@ static void expand(render_text *t, const char *template, uint32_t dtype, const c
 }
 
 const char *render__vector_form(uint32_t op) {
-  if (op == TERN_OP_MAXIMUM) return "select($1, $0, ($0 > $1) | ($0 != $0))";
-  if (op == TERN_OP_MINIMUM) return "select($1, $0, ($0 < $1) | ($0 != $0))";
-  if (op == TERN_OP_WHERE) return "select($2, $1, $0)";
+  static const struct {
+    uint32_t op;
+    const char *form;
+  } own[] = {{TERN_OP_MAXIMUM, "select($1, $0, ($0 > $1) | ($0 != $0))"},
+             {TERN_OP_MINIMUM, "select($1, $0, ($0 < $1) | ($0 != $0))"},
+             {TERN_OP_WHERE, "select($2, $1, $0)"},
+             {TERN_OP_EXP, "exp($0)"},
+             {TERN_OP_SIN, "t_sin_v($0)"},
+             {TERN_OP_COS, "t_cos_v($0)"},
+             {TERN_OP_TAN, "t_tan_v($0)"}};
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+    if (own[i].op == op) return own[i].form;
   if (op >= TERN_OP_ISNAN && op <= TERN_OP_SIGNBIT) return NULL;
   for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
     if (forms[i].op == op)

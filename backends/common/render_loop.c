@@ -319,7 +319,7 @@ static void put_loop(render_kernel_text *k, uint32_t p, const char *lo, const ch
     return;
   }
   const char *size = render__size(k, k->t->size[last], buf);
-  render__put(t, "for (%s l = %s; l < %s;) {\n", idx(k), lo, hi);
+  render__put(t, "ONCE for (%s l = %s; l < %s;) {\n", idx(k), lo, hi);
   const bool single = !(dims & ~(1u << last));
   if (single)
     render__put(t, "const %s first = l, run = %s - l;\n", idx(k), hi);
@@ -341,8 +341,10 @@ static void put_loop(render_kernel_text *k, uint32_t p, const char *lo, const ch
   }
   each_ref(k, put_run_offset);
   render__put(t, "%s e = 0;\n", idx(k));
-  if (k->dev->cpu_like && render__vector_ok(k, p)) render__vector_loop(k, p);
-  render__put(t, "for (; e < run; e++) {\nconst %s i%d = first + e, at = l + e;\n(void)at;\n", idx(k), last);
+  const bool vector = k->dev->cpu_like && render__vector_ok(k, p);
+  if (vector) render__vector_loop(k, p);
+  render__put(t, "%sfor (; e < run; e++) {\nconst %s i%d = first + e, at = l + e;\n(void)at;\n", vector ? "ONCE " : "",
+              idx(k), last);
   put_body(k, p);
   render__put(t, "}\nl += run;\n}\n");
   render__forget_run(k);
@@ -414,8 +416,8 @@ static void put_columns(render_kernel_text *k, uint32_t *nodes) {
   for (uint32_t i = 0; i < k->t->n_scalar; i++) put_node(k, k->t->scalar[i], 0);
   render__columns(k);
   forget_rows(k);
-  render__put(t, "return;\n}\nfor (long one = row_; one < row_ + left; one++) {\nconst %s row = (%s)one;\n", idx(k),
-              idx(k));
+  render__put(t, "return;\n}\nONCE for (long one = row_; one < row_ + left; one++) {\nconst %s row = (%s)one;\n",
+              idx(k), idx(k));
   put_row(k, nodes);
   render__put(t, "}\n");
 }
@@ -482,7 +484,7 @@ static void put_fold_kernel(render_kernel_text *k, uint32_t *nodes) {
   reduces_in(k, p, nodes);
   for (uint32_t i = 0; i < n; i++) render__acc_declare(k, nodes[i]);
   render__put(&k->body,
-              "for (long part = 0; part < parts; part++) {\nGLOBAL uchar *P = W + T + %uul * ((ulong)row * "
+              "ONCE for (long part = 0; part < parts; part++) {\nGLOBAL uchar *P = W + T + %uul * ((ulong)row * "
               "(ulong)parts + (ulong)part);\n(void)P;\n",
               16 * most);
   for (uint32_t i = 0; i < n; i++) render__acc_load(k, nodes[i], i);
@@ -514,9 +516,8 @@ static void put_form(render_kernel_text *k, uint32_t *nodes) {
     break;
   case RK_ROWS:
     render__param(k, RP_CHUNK, 0);
-    render__put(
-        &k->body,
-        "const long from = (long)TID * chunk;\nfor (long row_ = from; row_ < from + chunk && row_ < rows; row_++) {\n");
+    render__put(&k->body, "const long from = (long)TID * chunk;\nONCE for (long row_ = from; row_ < from + chunk && "
+                          "row_ < rows; row_++) {\n");
     render__put(&k->body, "const %s row = (%s)row_;\n(void)row;\n", idx(k), idx(k));
     put_row(k, nodes);
     render__put(&k->body, "}\n");

@@ -2,6 +2,7 @@
    has FMA, else the C library's. A shorter last vector is loaded and stored under a mask. */
 #include "map.h"
 #include "vmath_erf.h"
+#include "vmath_tanh.h"
 #include "vmath_trig.h"
 #if TERN_CPU_SLEEF && (defined VM_AVX512 || defined VM_AVX2)
 #include <sleef.h>

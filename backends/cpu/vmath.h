@@ -1,6 +1,6 @@
 /* Vectors of float32 for the elementwise maths: one small vocabulary (load, fma, select, scale by 2^n ...) over
-   AVX-512, AVX2 + FMA, SSE2 and NEON. The functions proper are in vmath_exp.h, vmath_log.h, vmath_trig.h and
-   vmath_erf.h. */
+   AVX-512, AVX2 + FMA, SSE2 and NEON. The functions proper are in vmath_exp.h, vmath_tanh.h, vmath_log.h, vmath_trig.h
+   and vmath_erf.h. */
 #ifndef TERN_CPU_VMATH_H_
 #define TERN_CPU_VMATH_H_
 #include <math.h>

@@ -1,4 +1,4 @@
-/* exp, exp2, expm1, tanh of float32 vectors. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial for exp(r); the
+/* exp, exp2, expm1 of float32 vectors. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial for exp(r); the
    polynomials are minimax fits (Remez exchange) of the function's remainder after its leading terms. */
 #ifndef TERN_CPU_VMATH_EXP_H_
 #define TERN_CPU_VMATH_EXP_H_
@@ -57,23 +57,5 @@ VM_INLINE vf vm_expm1(vf x) {
   const vf half_s = (vf)(((vu)vf_to_int(n) + 126u) << 23); /* half of 2^n: n = 128 must not overflow */
   const vf res = vm_expm1_join(r, half_s, half_s - 0.5f) * 2.0f;
   return vf_sel(vf_lt(vf_abs(x), vf_set(0x1p-30f)), x, res); /* NaN is in n and r */
-}
-
-/* Small |x|: x + x^3 P(x^2). Else 1 - 2 / (exp(2 |x|) + 1), which rounds to 1 from 9.02 on: errors of the exponential
-   count
-   for a third at most, so that one rounding of 2 |x| log2(e) is good enough */
-VM_INLINE vf vm_tanh(vf x) {
-  const vf a = vf_abs(x), z = x * x;
-  const vf small = vf_mad(z * x, VM_POLY(z, -0.333332986f, 0.133319616f, -0.0537866317f, 0.0208041128f, -0.00590330036f), x);
-  const vf y = vf_min(vf_set(9.1f), a), round = vf_set(0x1.8p23f), slope = vf_set(2 * VM_LOG2E);
-  const vf shifted = vf_mad(y, slope, round), f = vf_mad(y, slope, round - shifted); /* its low bits are n */
-  const vf e = vf_mad(f, vm_exp2_tail(f), vf_set(1));
-  const vf d = (vf)((vu)e + ((vu)shifted << 23)) + 1.0f;
-#ifdef VM_AVX512
-  const vf g = vf_rcp_approx(d), r = vf_fma(g, vf_fma(-d, g, vf_set(1)), g);
-#else
-  const vf r = 1.0f / d;
-#endif
-  return vf_copysign(vf_sel(vf_lt(vf_set(0.6f), a), vf_mad(r, vf_set(-2), vf_set(1)), small), x);
 }
 #endif

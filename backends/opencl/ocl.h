@@ -62,6 +62,8 @@ struct tern_dev {
   ocl_program *programs;
   atomic_uint unsaved;        /* programs whose binary is not on disk yet */
   int64_t opened, save_spent; /* ns: when the device was opened; how long binaries were fetched and written */
+  bool keep;                  /* compiled programs go to the disk cache */
+  bool lean;                  /* builtins.c declares what programs call; set at open, under build_lock afterwards */
   atomic_ullong used;         /* bytes of all buffers */
   atomic_int clblast[2];      /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
 };
@@ -151,6 +153,11 @@ void ocl_cache_key(const tern_dev *dev, const char *source, const char *options,
 /* Payload of the file of this key, or NULL; caller frees. Checks everything before anybody else sees a byte. */
 unsigned char *ocl_cache_read(const tern_drv *drv, const uint64_t key[2], size_t *size);
 void ocl_cache_write(tern_drv *drv, const uint64_t key[2], const unsigned char *data, size_t size);
+
+/* ---- builtins.c ---- */
+
+/* Declarations of the OpenCL C functions that the source names, for a build without the runtime's header. */
+void ocl_add_builtins(ocl_text *t, const tern_dev *dev, const char *source);
 
 /* ---- kernel.c ---- */
 

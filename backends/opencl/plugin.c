@@ -167,6 +167,9 @@ static const tern_option options[] = {
     {"gemm", "auto",
      "who multiplies matrices: auto, own (generated kernels), plain (one element a work-item), tiled (local "
      "memory), or clblast"},
+    {"cache", "auto",
+     "compiled kernels in the cache folder: auto (not where the OpenCL runtime keeps them itself, as PoCL does), "
+     "always"},
     {"emulators", "0", "1: FPGA emulators get a device number, and `fpga` finds them"},
 };
 static const tern_ext_options option_list = {.ext = {.type = TERN_EXT_OPTIONS, .size = sizeof option_list},

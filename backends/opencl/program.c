@@ -1,5 +1,6 @@
-/* From source text to programs: shared by text within a device, kept on disk as binaries. Some runtimes (PoCL)
-   compile a kernel for its work-group size at the first launch, so a program's binary is fetched after it has run. */
+/* From source text to programs: shared by text within a device, kept on disk as binaries where the runtime does not do that
+   itself. Some runtimes compile a kernel for its work-group size at the first launch, so a program's binary is fetched after it
+   has run. */
 #include "ocl.h"
 
 #include <stdarg.h>
@@ -83,6 +84,33 @@ static tern_rc from_source(tern_dev *dev, const char *source, const char *option
   return TERN_OK;
 }
 
+/* Build with declarations of our own in place of the runtime's header; NULL when it does not compile so. */
+static cl_program without_header(tern_dev *dev, const char *source, const char *options) {
+  ocl_text text = {0};
+  char lean[200];
+  cl_int err;
+  snprintf(lean, sizeof lean, "%s -D_OPENCL_H_", options);
+  ocl_add_builtins(&text, dev, source);
+  ocl_add(&text, "#line 1\n%s", source);
+  const char *whole = text.s;
+  cl_program p = text.failed ? NULL : clCreateProgramWithSource(dev->context, 1, &whole, NULL, &err);
+  if (p && clBuildProgram(p, 1, &dev->id->device, lean, NULL, NULL) != CL_SUCCESS) {
+    clReleaseProgram(p);
+    p = NULL;
+  }
+  free(text.s);
+  return p;
+}
+
+static tern_rc make_program(tern_dev *dev, const char *source, const char *options, const char *what, cl_program *out) {
+  *out = dev->lean ? without_header(dev, source, options) : NULL;
+  if (*out) return TERN_OK;
+  if (dev->lean)
+    ocl_log(dev->drv, 3, "opencl:%s: %s does not build without the runtime's header: built with it", dev->id->alias,
+            what);
+  return from_source(dev, source, options, what, out);
+}
+
 /* Under build_lock: the one of this key, made when it is not there. */
 static tern_rc find_or_build(tern_dev *dev, const char *source, const char *what, ocl_program **out) {
   const char *options = build_options(dev);
@@ -97,14 +125,14 @@ static tern_rc find_or_build(tern_dev *dev, const char *source, const char *what
   ocl_program *p = calloc(1, sizeof *p);
   if (!p) return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a program");
   *p = (ocl_program){.key = {key[0], key[1]}, .refs = 1, .next = dev->programs};
-  p->program = from_binary(dev, key, options);
+  if (dev->keep) p->program = from_binary(dev, key, options);
   if (!p->program) {
-    const tern_rc rc = from_source(dev, source, options, what, &p->program);
+    const tern_rc rc = make_program(dev, source, options, what, &p->program);
     if (rc) {
       free(p);
       return rc;
     }
-    if (dev->drv->cache_dir) {
+    if (dev->keep) {
       atomic_store(&p->save, 1);
       atomic_fetch_add(&dev->unsaved, 1);
     }

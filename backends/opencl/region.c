@@ -87,7 +87,7 @@ static tern_rc region_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, co
 }
 
 static char *region_source(const render_device *device, const render_program *p) {
-  char *prelude = render_prelude(device);
+  char *prelude = render_prelude(device, &p->source, 1);
   ocl_text text = {0};
   if (prelude) ocl_add(&text, "%s\n%s", prelude, p->source);
   free(prelude);

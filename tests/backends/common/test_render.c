@@ -76,23 +76,41 @@ static bool close_to(uint32_t dtype, tern_word got, tern_word want, double ulps,
   return fabs(got.f - want.f) <= ulps * ldexp(1, e - mantissa[dtype]) + absolute;
 }
 
+/* FLOORDIV of an infinite operand is numpy.floor_divide's: by the remainder, so 1 / -inf is -1 and inf / 1 NaN. node: what made the
+   value, its operands inputs of the same shape (or else w stands). */
+static tern_word floor_division(const region_builder *b, const tern_node *node, unsigned char **want, int64_t k,
+                                tern_word w) {
+  double x[2];
+  if (node->op != TERN_OP_FLOORDIV) return w;
+  for (uint32_t i = 0; i < 2; i++) {
+    const tern_value *v = &b->values[b->edges[node->in + i]];
+    if (v->kind != TERN_V_IN || v->dtype < TERN_F16 || k >= b->args[v->slot].count) return w;
+    x[i] = eval_load(want[v->slot], k, v->dtype).f;
+  }
+  if (x[1] == 0 || (isfinite(x[0]) && isfinite(x[1]))) return w;
+  if (!isfinite(x[0]) || isnan(x[1])) return (tern_word){.f = NAN};
+  return (tern_word){.f = x[0] != 0 && (x[0] < 0) != (x[1] < 0) ? -1 : 0};
+}
+
 static bool compare(const one_case *c, unsigned char **got, unsigned char **want) {
   const region_builder *b = c->b;
   unsigned wrong = 0;
   for (uint32_t i = 0; i < b->region.n_args; i++)
     for (int64_t k = 0; got[i] && k < b->args[i].count; k++) {
       uint32_t dtype = b->args[i].dtype, producer = 0;
+      const tern_node *node = NULL;
       for (uint32_t v = 0; v < b->region.n_values; v++)
         if (b->values[v].kind == TERN_V_OUT && (b->values[v].slot == i || b->values[v].alias == (int32_t)i)) {
           dtype = b->values[v].dtype;
           producer = v;
         }
-      const tern_word g = eval_load(got[i], k, dtype), w = eval_load(want[i], k, dtype);
+      for (uint32_t n = 0; n < b->region.n_nodes; n++)
+        if (producer && nest_out(&b->region, n) == producer) node = &b->nodes[n];
+      const tern_word g = eval_load(got[i], k, dtype), known = eval_load(want[i], k, dtype),
+                      w = node ? floor_division(b, node, want, k, known) : known;
       n_elements++;
       if (close_to(dtype, g, w, c->ulps, c->absolute) || wrong++ > 3) continue;
-      const char *op = "";
-      for (uint32_t n = 0; n < b->region.n_nodes; n++)
-        if (producer && nest_out(&b->region, n) == producer) op = nest_prim_of(b->nodes[n].op)->name;
+      const char *op = node ? nest_prim_of(node->op)->name : "";
       fprintf(
           stderr, "%s: argument %u (%s, %s), element %lld: %.9g (%lld), wanted %.9g (%lld); first input there %.9g\n",
           b->name, i, op, nest_dtype_name(dtype), (long long)k, dtype >= TERN_F16 ? g.f : 0,
@@ -179,9 +197,10 @@ static bool run_case(const one_case *c, cl_program program) {
 }
 
 static cl_program build(const batch *t) {
-  char *prelude = render_prelude(&t->dev);
-  const char *parts[MOST_CASES + 1] = {prelude};
+  const char *parts[MOST_CASES + 1] = {NULL};
   for (unsigned i = 0; i < t->n; i++) parts[i + 1] = t->cases[i].p->source;
+  char *prelude = render_prelude(&t->dev, parts + 1, t->n);
+  parts[0] = prelude;
   cl_int rc;
   cl_program program = clCreateProgramWithSource(context, t->n + 1, parts, NULL, &rc);
   if (!rc) rc = clBuildProgram(program, 1, &device, "-cl-std=CL1.2", NULL, NULL);

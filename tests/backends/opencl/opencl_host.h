@@ -23,7 +23,7 @@ static struct {
   tern_queue *q;
   char error[1400];
   int warnings;
-  const char *cache_dir, *gemm;
+  const char *cache_dir, *gemm, *cache;
 } host_state;
 
 static tern_rc fake_error(void *ctx, tern_rc code, const char *msg) {
@@ -40,7 +40,10 @@ static void fake_log(void *ctx, int level, const char *msg) {
 }
 static const char *fake_option(void *ctx, const char *key) {
   (void)ctx;
-  return !strcmp(key, "cache_dir") ? host_state.cache_dir : !strcmp(key, "gemm") ? host_state.gemm : NULL;
+  return !strcmp(key, "cache_dir") ? host_state.cache_dir
+         : !strcmp(key, "gemm")    ? host_state.gemm
+         : !strcmp(key, "cache")   ? host_state.cache
+                                   : NULL;
 }
 static const tern_host fake_host = {
     .struct_size = sizeof fake_host, .abi = TERN_ABI, .error = fake_error, .log = fake_log, .option = fake_option};

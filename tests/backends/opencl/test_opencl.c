@@ -374,6 +374,7 @@ static void test_cache(void) {
   const char *old = host_state.cache_dir;
   snprintf(sub, sizeof sub, "%s/deeper/still", mkdtemp(dir));
   host_state.cache_dir = sub; /* made when it is needed */
+  host_state.cache = "always";
   add_once();
   const int n = cache_files(paths, 16);
   CU_ASSERT_FATAL(n == 1);
@@ -407,6 +408,7 @@ static void test_cache(void) {
   add_once();
   CU_ASSERT_EQUAL(host_state.warnings, warned + 1);
   host_state.cache_dir = old;
+  host_state.cache = NULL;
 }
 
 static void test_fork(void) {
