@@ -34,8 +34,8 @@ void ocl_add(ocl_text *t, const char *fmt, ...) {
 static const char *build_options(const tern_dev *dev) {
   cl_device_fp_config fp = 0;
   clGetDeviceInfo(dev->id->device, CL_DEVICE_SINGLE_FP_CONFIG, sizeof fp, &fp, NULL);
-  return (fp & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) ? "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
-                                                    : "-cl-std=CL1.2";
+  return (fp & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) ? "-cl-std=CL1.2 -w -cl-fp32-correctly-rounded-divide-sqrt"
+                                                    : "-cl-std=CL1.2 -w";
 }
 
 /* Report a failed build with the first lines of the compiler's log. */
