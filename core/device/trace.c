@@ -34,7 +34,7 @@ static bool open_file(uint64_t now) {
   if (trace.closed)
     tern__log(TERN__LOG_ERROR, "trace", "%s cannot be written; TERN_TRACE is ignored", tern__opt()->trace);
   else
-    fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+    fprintf(trace.file, "{\"displayTimeUnit\":\"ns\",\"otherData\":{\"version\":1},\"traceEvents\":[");
   return trace.file != NULL;
 }
 

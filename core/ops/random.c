@@ -190,7 +190,7 @@ static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
                                   .relative = tolerance,              \
                                   .ulp = (tolerance) / 1.2e-7};
 RANDOM(random_uniform, "shape", FLOAT, infer_uniform, lower_uniform, 0, "uniform in [low, high)")
-RANDOM(random_normal, "shape", FLOAT, infer_float, lower_normal, 1e-6, "normal")
+RANDOM(random_normal, "shape", FLOAT, infer_float, lower_normal, 4.8e-7, "normal")
 RANDOM(random_integers, "shape, low, high", INT, infer_integers, lower_integers, 0, "integers in [low, high)")
 RANDOM(random_bernoulli, "shape, p", ANY, infer_bernoulli, lower_bernoulli, 0, "true with probability p")
 RANDOM(random_bits, "shape", INT, infer_bits, lower_bits, 0, "64 random bits (behind random_permutation)")
