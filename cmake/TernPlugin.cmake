@@ -1,5 +1,5 @@
-# tern_add_plugin(NAME source...): a tern plugin, libtern-NAME.so. It sees tern's headers, links nothing of the core and
-# exports tern_plugin_query only. Used by this repository for its own plugins, and installed for everybody else's.
+# tern_add_plugin(NAME source...): a tern plugin, libtern-NAME.so, the target tern-NAME. It sees tern's headers, links
+# libm but nothing of the core, and exports tern_plugin_query only. Used by this repository for its own plugins, and installed for everybody else's.
 set(TERN_PLUGIN_MAP "${CMAKE_CURRENT_LIST_DIR}/plugin.map")
 
 function(tern_add_plugin name)
@@ -10,4 +10,5 @@ function(tern_add_plugin name)
   target_include_directories(tern-${name} PRIVATE
     $<TARGET_PROPERTY:tern::tern,INTERFACE_INCLUDE_DIRECTORIES>)
   target_link_options(tern-${name} PRIVATE "-Wl,--version-script=${TERN_PLUGIN_MAP}")
+  target_link_libraries(tern-${name} PRIVATE m) # a missing one would show up at dlopen only
 endfunction()

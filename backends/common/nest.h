@@ -2,8 +2,6 @@
    renderer prints. It depends on tern/backend.h alone; the core uses it for fusion legality and in-place grants, plugins for
    code. It is not ABI. Nothing here sees a number that is only known at launch: sizes stay literals or TERN_SYM words.
 
-   interface settled
-
    A nest iterates over `size[rank]`. Its reduced dims are the mask `red` (0: a map nest); the others are its outer dims. A
    "row" is one outer index together with all reduced indices. The meaning of a nest, for each row independently:
 

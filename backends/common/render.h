@@ -1,8 +1,6 @@
 /* Renderer: a region of MAP / REDUCE nodes (through its nests) as kernel source text, and what to launch. One renderer, a table of
    words for each dialect (OpenCL C 1.2; CUDA C++). Depends on tern/backend.h alone.
 
-   interface settled
-
    Use: at compile time, `render_build(region, device, name, &program, ...)`; the text to build is
    render_prelude(device, sources, n) followed by the sources, program->source of each (several programs may follow one prelude:
    their kernel names begin with `name`, which must differ). At launch, `render_bind` answers which kernels to enqueue, in order, with every argument's bytes: no

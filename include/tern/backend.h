@@ -196,7 +196,7 @@ typedef struct tern_value {
   uint16_t dtype, rank;
   uint8_t kind, pad[3];
   uint32_t slot;
-  int32_t alias;  /* OUT: number of the IN argument that is the same memory (in place), else -1 */
+  int32_t alias;  /* OUT of a MAP region: number of the IN argument that is the same memory in the same layout (in place), else -1 */
   tern_word imm;
   int64_t offset; /* VIEW only, in elements */
   int64_t shape[TERN_MAX_RANK];  /* >= 1 at launch: the core never sends empty work. A literal 1 broadcasts (its stride is 0) */

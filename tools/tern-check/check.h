@@ -12,13 +12,20 @@
 /* ---- report.c: what the person and the exit status learn ---- */
 
 typedef struct options {
-  const char *path, *filter; /* filter: only cases and checks whose name contains it; NULL = all */
+  const char *path, *filter; /* filter: only cases and checks whose name contains it (and what they need); NULL = all */
   const char *settings[32];  /* "key=value" for host->option */
   int n_settings, device;    /* device: -1 = every visible one */
   bool quick, json, verbose, progress;
+  unsigned slice; /* one case in so many, chosen by a hash of its name; 0 and 1: all */
   long min_claimed; /* of one device; less is a failure */
   int max_shown;    /* failures printed in full */
 } options;
+
+enum { MAX_CHECKS = 64 };
+typedef struct check_count { /* how often a check was made since the last listing, for --verbose */
+  const char *name;
+  long n, failed;
+} check_count;
 
 typedef struct report {
   const options *opt;
@@ -26,20 +33,24 @@ typedef struct report {
   long claimed, total, passed, failed; /* cases of this device */
   long checks, checks_failed;          /* ABI, memory, queues, threads, of this device */
   long shown, all_failed;
+  long selected; /* names that the filter matched */
+  check_count named[MAX_CHECKS];
+  int n_named;
   int n_devices;
   bool first_json;
 } report;
 
 void report_begin(report *, const options *);
 void report_device(report *, const char *name, const char *desc);
-/* A named condition; the text after it is what to do or what was seen. Returns ok. */
+/* A named condition; the text after it is what to do or what was seen. Returns ok. name: static */
 bool expect(report *, bool ok, const char *name, const char *format, ...) __attribute__((format(printf, 4, 5)));
 void report_case(report *, bool ok, const char *name, const char *what); /* what: lines of detail, NULL when ok */
 void report_skip(report *, const char *name, const char *why);
 void report_progress(report *, const char *name);
 void report_device_end(report *);
 int report_end(report *); /* the exit status */
-bool wanted(const report *, const char *name);
+bool wanted(report *, const char *name);
+bool report_begin_check(report *, const char *name); /* wanted? then it is what a crash handler names */
 void report_current(const char *name); /* what a crash handler names */
 
 /* ---- plugin.c ---- */
@@ -76,7 +87,7 @@ typedef struct device {
   _Atomic long live; /* memory blocks, queues and kernels that are ours */
 } device;
 
-enum { IMAGE_BYTES = 4 << 20 };
+enum { IMAGE_BYTES = 20 << 20 };
 
 bool device_describe(subject *, report *, uint32_t i, tern_device_info *info, bool *end);
 tern_rc device_start(device *, subject *, uint32_t i, const tern_device_info *);
@@ -90,7 +101,7 @@ tern_rc dev_wait(device *, tern_queue *); /* signal and sync */
 tern_rc dev_upload(device *, tern_queue *, tern_mem *, uint64_t off, const void *from, uint64_t size);
 tern_rc dev_download(device *, tern_queue *, void *to, tern_mem *, uint64_t off, uint64_t size); /* waits */
 tern_rc dev_move(device *, tern_queue *, tern_mem *to, uint64_t to_off, tern_mem *from, uint64_t from_off,
-                 uint64_t size);
+                 uint64_t size, tern_dev *from_dev); /* from_dev: NULL or this device, which is the same */
 tern_rc dev_compile(device *, const tern_region *, tern_kernel **, uint64_t *workspace);
 void dev_kernel_free(device *, tern_kernel *);
 
@@ -114,7 +125,8 @@ enum { /* what the inputs hold */
        FILL_TIES,
        FILL_EXPONENT,
        FILL_WIDE,
-       FILL_RANGE /* floats of every magnitude up to 2^70, for casts */
+       FILL_RANGE /* floats of every magnitude up to 2^70, for casts */,
+       FILL_TENTH /* one number, 0.1; in float16 0.01: sums of many stay finite */
 };
 
 typedef struct operand {
@@ -141,6 +153,7 @@ typedef struct problem {
   operand arg[MAX_OPERANDS];
   bool wide;    /* a class without TERN_R_IDX32 */
   bool special; /* inputs include NaN, infinities and extreme numbers */
+  bool tight;   /* a long SUM: within a few ulp, however many elements */
   uint64_t seed;
 } problem;
 
@@ -196,8 +209,9 @@ void run_case(runner *, const char *name, make_problem, const void *context);
 /* Launch and wait; *at: byte of the image of each argument */
 tern_rc launch_image(device *, tern_queue *, const tern_kernel *, uint64_t workspace, const problem *, tern_mem *image);
 
-/* ---- cases.c, cases_index.c, composites.c ---- */
+/* ---- cases.c, cases_long.c, cases_index.c, composites.c ---- */
 void run_primitives(runner *);
+void run_long_sums(runner *);
 void run_indexed(runner *);
 void run_composites(runner *);
 void operand_dense(problem *, int i, uint8_t kind, uint32_t dtype, uint8_t fill);

@@ -157,7 +157,8 @@ void run_composites(runner *run) {
       for (size_t f = 0; f < 3; f++) {
         const composite *c = &composites[i];
         if (!((c->any_dtype ? TERN_D_ANY : TERN_D_FLOAT) >> d & 1)) continue;
-        if ((forms[f].form == 'A' && (c->out[0] != 'f' || c->in[0] != 'f')) ||
+        /* in place is asked of MAP regions only, and over an input of the output's own shape */
+        if ((forms[f].form == 'A' && (c->out[0] != 'f' || c->in[0] != 'f' || c->reduced)) ||
             (forms[f].form != 'c' && c->in[0] != 'f'))
           continue;
         const composite_case one = {c, d, forms[f].form};

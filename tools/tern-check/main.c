@@ -12,13 +12,15 @@ static const char help[] =
     "that it\n"
     "claims. Exit status: 0 all passed, 1 something failed, 2 wrong usage, 77 the plugin has no device here.\n"
     "  --device N         device N only (default: all but the hidden ones)\n"
-    "  --filter TEXT      only cases whose name contains TEXT (\"ADD float32\", \"composite\", \"memory\")\n"
+    "  --filter TEXT      only what has TEXT in its name (\"ADD float32\", \"composite\", \"memory: fill\"): any\n"
+    "                     part of a name after FAIL; a TEXT that is in none is wrong usage\n"
     "  --quick            fewer layouts and sizes\n"
+    "  --slice N          one case in N, always the same ones (for devices that compile slowly)\n"
     "  --min-claimed N    fail when a device claims fewer than N cases\n"
     "  --option KEY=TEXT  a setting for the plugin, as TERN_<PLUGIN>_<KEY> would be\n"
     "  --show N           print N failures in full (default 20)\n"
     "  --json             the report as JSON\n"
-    "  --verbose          name every case, and show the plugin's log\n";
+    "  --verbose          name every case and check, and show the plugin's log\n";
 
 static bool parse(int argc, char **argv, options *o) {
   *o = (options){.device = -1, .max_shown = 20, .progress = isatty(STDERR_FILENO)};
@@ -32,6 +34,8 @@ static bool parse(int argc, char **argv, options *o) {
       o->verbose = true;
     else if (!strcmp(a, "--device") && next)
       o->device = atoi(argv[++i]);
+    else if (!strcmp(a, "--slice") && next)
+      o->slice = (unsigned)atoi(argv[++i]);
     else if (!strcmp(a, "--filter") && next)
       o->filter = argv[++i];
     else if (!strcmp(a, "--min-claimed") && next)
@@ -84,8 +88,7 @@ static bool make_outside(problem *p) {
 
 static void check_outside(device *d, report *r) {
   static const char *const name = "GATHER, index out of range";
-  if (!wanted(r, name)) return;
-  report_current(name);
+  if (!report_begin_check(r, name)) return;
   problem p;
   builder *b = calloc(1, sizeof *b);
   unsigned char *image = calloc(1, 4096);
@@ -138,6 +141,7 @@ static void check_device(subject *s, report *r, uint32_t i, const tern_device_in
     check_refusals(&d, r);
     if (runner_open(&run, &d, r)) {
       run_primitives(&run);
+      run_long_sums(&run);
       run_indexed(&run);
       run_composites(&run);
       runner_close(&run);

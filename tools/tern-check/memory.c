@@ -6,6 +6,24 @@
 
 static unsigned char pattern(uint64_t i, unsigned seed) { return (unsigned char)((i * 2654435761u >> 7) + i + seed); }
 
+/* A part of a block is at the block's address plus its offset. */
+static void check_map_offset(device *d, report *r, tern_mem *mem, uint64_t size, const void *base) {
+  const uint64_t offsets[] = {64, 3, size - 1};
+  for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+    if (offsets[i] >= size) continue;
+    void *at = NULL;
+    error_clear();
+    const tern_rc rc = d->api->mem_map(d->dev, mem, offsets[i], size - offsets[i], 1, &at);
+    if (!expect(r, !rc, "memory: map", "mem_map at offset %llu: %s: %s", (unsigned long long)offsets[i], rc_name(rc),
+                said()))
+      return;
+    expect(r, at == (const char *)base + offsets[i], "memory: map",
+           "mem_map at offset %llu of a block at %p answers %p; it must be the sum", (unsigned long long)offsets[i],
+           base, at);
+    if (d->api->mem_unmap) d->api->mem_unmap(d->dev, mem, at);
+  }
+}
+
 /* One block: written, read back, looked at through its address where there is one. */
 static void check_block(device *d, report *r, uint64_t size) {
   tern_mem *mem;
@@ -30,6 +48,7 @@ static void check_block(device *d, report *r, uint64_t size) {
       expect(r, (uintptr_t)at % align == 0, "memory: alignment", "%llu bytes at %p, which is no multiple of %llu",
              (unsigned long long)size, at, (unsigned long long)align);
       expect(r, !memcmp(at, bytes, size), "memory: map", "what mem_map shows is not what was copied");
+      check_map_offset(d, r, mem, size, at);
       if (d->api->mem_unmap) d->api->mem_unmap(d->dev, mem, at);
     }
   }
@@ -38,7 +57,43 @@ static void check_block(device *d, report *r, uint64_t size) {
   dev_free(d, mem);
 }
 
+/* An alignment of 0 means 64. */
+static void check_default_alignment(device *d, report *r) {
+  static const char *const name = "memory: alignment";
+  union {
+    tern_mem_desc it;
+    unsigned char bytes[1024];
+  } want;
+  memset(&want, 0, sizeof want);
+  want.it = (tern_mem_desc){.struct_size = sizeof want.it, .size = 100};
+  tern_mem *mem = NULL;
+  void *at = NULL;
+  error_clear();
+  tern_rc rc = d->api->mem_alloc(d->dev, &want.it, &mem);
+  if (!expect(r, !rc, name, "100 bytes with align 0: %s: %s", rc_name(rc), said())) return;
+  if (d->info.flags & TERN_DEV_HOST_MEM) {
+    rc = d->api->mem_map(d->dev, mem, 0, want.it.size, 1, &at);
+    expect(r, !rc && (uintptr_t)at % 64 == 0, name, "align 0 means 64: %s, at %p", rc_name(rc), at);
+    if (!rc && d->api->mem_unmap) d->api->mem_unmap(d->dev, mem, at);
+  }
+  d->api->mem_free(d->dev, mem);
+}
+
+static void check_blocks(device *d, report *r) {
+  static const uint64_t sizes[] = {1, 2, 3, 63, 64, 65, 4095, 4096, 4097, (1 << 20) + 1, 64 << 20};
+  static const char *const names[] = {"memory: alloc", "memory: copy", "memory: map", "memory: alignment"};
+  bool any = false;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) any = wanted(r, names[i]) || any;
+  if (!any) return;
+  report_current("memory: alloc, copy, map, alignment");
+  check_default_alignment(d, r);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    if (!d->info.max_alloc || sizes[i] <= d->info.max_alloc)
+      check_block(d, r, r->opt->quick && sizes[i] > 8 << 20 ? 8 << 20 : sizes[i]);
+}
+
 static void check_huge(device *d, report *r) {
+  if (!report_begin_check(r, "memory: too much")) return;
   tern_mem *mem = NULL;
   const uint64_t size = UINT64_C(1) << 60;
   const tern_rc rc = dev_alloc(d, size, &mem);
@@ -51,6 +106,7 @@ static void check_huge(device *d, report *r) {
 static void check_copies(device *d, report *r) {
   enum { SIZE = 8192 };
   static const char *const name = "memory: odd copies";
+  if (!report_begin_check(r, name)) return;
   unsigned char *mirror = calloc(2, SIZE), *part = malloc(SIZE);
   tern_mem *mem[2] = {NULL, NULL};
   tern_rc rc = dev_alloc(d, SIZE, &mem[0]);
@@ -67,7 +123,7 @@ static void check_copies(device *d, report *r) {
       memset(part, 0xee, size); /* consumed on return */
     } else if (k % 3 == 1) {
       memcpy(b + to, a + from, size);
-      rc = dev_move(d, d->queue, mem[!(k & 1)], to, mem[k & 1], from, size);
+      rc = dev_move(d, d->queue, mem[!(k & 1)], to, mem[k & 1], from, size, k & 2 ? d->dev : NULL);
     } else {
       rc = dev_download(d, d->queue, part, mem[k & 1], from, size);
       if (!rc && !expect(r, !memcmp(part, a + from, size), name, "step %u: %llu bytes at %llu differ", k,
@@ -86,26 +142,70 @@ static void check_copies(device *d, report *r) {
   free(part);
 }
 
-static void check_fill(device *d, report *r) {
+/* src_off and dst_off belong to src and dst: beside a host pointer they mean nothing. */
+static void check_host_offsets(device *d, report *r) {
+  static const char *const name = "memory: host copies";
+  if (!report_begin_check(r, name)) return;
+  union {
+    tern_copy it;
+    unsigned char bytes[1024];
+  } c;
+  unsigned char from[128], to[128] = {0};
+  for (unsigned i = 0; i < sizeof from; i++) from[i] = (unsigned char)(i + 1);
+  memset(&c, 0, sizeof c);
+  c.it = (tern_copy){.struct_size = sizeof c.it, .dst = d->image, .host_src = from, .src_off = 64, .size = 64};
+  error_clear();
+  tern_rc rc = d->api->copy(d->dev, d->queue, &c.it);
+  c.it = (tern_copy){.struct_size = sizeof c.it, .src = d->image, .host_dst = to, .dst_off = 64, .size = 64};
+  if (!rc) rc = d->api->copy(d->dev, d->queue, &c.it);
+  if (!rc) rc = dev_wait(d, d->queue);
+  if (!expect(r, !rc, name, "src_off beside host_src, dst_off beside host_dst: %s: %s", rc_name(rc), said())) return;
+  expect(r, !memcmp(to, from, 64), name,
+         "64 bytes come back changed or elsewhere: src_off beside host_src and dst_off beside host_dst mean nothing");
+}
+
+/* One fill of n bytes at off; odd: off or n is no multiple of the pattern, which a device may refuse. */
+static bool fill_once(device *d, report *r, uint64_t off, uint64_t n, uint32_t size, bool odd) {
   static const char *const name = "memory: fill";
-  if (!d->api->fill) return;
   unsigned char bytes[16], want[4096], got[4096];
-  for (uint32_t size = 1; size <= 16; size *= 2) {
-    for (uint32_t i = 0; i < 16; i++) bytes[i] = (unsigned char)(17 * i + size);
-    memset(want, 0x5a, sizeof want);
-    tern_rc rc = dev_upload(d, d->queue, d->image, 0, want, sizeof want);
-    const uint64_t off = 3 * size, n = 101 * size;
-    for (uint64_t i = 0; i < n; i++) want[off + i] = bytes[i % size];
-    error_clear();
-    if (!rc) rc = d->api->fill(d->dev, d->queue, d->image, off, n, bytes, size);
-    if (!rc) rc = dev_download(d, d->queue, got, d->image, 0, sizeof got);
-    if (!expect(r, !rc, name, "pattern of %u bytes: %s: %s", size, rc_name(rc), said())) return;
-    expect(r, !memcmp(want, got, sizeof got), name, "pattern of %u bytes at %llu: the bytes are wrong", size,
-           (unsigned long long)off);
+  for (uint32_t i = 0; i < 16; i++) bytes[i] = (unsigned char)(17 * i + size);
+  memset(want, 0x5a, sizeof want);
+  tern_rc rc = dev_upload(d, d->queue, d->image, 0, want, sizeof want);
+  for (uint64_t i = 0; i < n; i++) want[off + i] = bytes[i % size];
+  error_clear();
+  if (!rc) {
+    rc = d->api->fill(d->dev, d->queue, d->image, off, n, bytes, size);
+    if (odd && (rc == TERN_E_UNSUPPORTED || rc == TERN_E_ARG)) return true;
+  }
+  if (!rc) rc = dev_download(d, d->queue, got, d->image, 0, sizeof got);
+  if (!expect(r, !rc, name, "%llu bytes at %llu with a pattern of %u: %s: %s", (unsigned long long)n,
+              (unsigned long long)off, size, rc_name(rc), said()))
+    return false;
+  uint64_t k = 0;
+  while (k < sizeof got && want[k] == got[k]) k++;
+  return expect(r, k == sizeof got, name,
+                "%llu bytes at %llu with a pattern of %u: byte %llu is %#x, not %#x; the pattern begins at the offset",
+                (unsigned long long)n, (unsigned long long)off, size, (unsigned long long)k,
+                k < sizeof got ? got[k] : 0u, k < sizeof got ? want[k] : 0u);
+}
+
+static void check_fill(device *d, report *r) {
+  if (!report_begin_check(r, "memory: fill")) return;
+  if (!d->api->fill) {
+    report_skip(r, "memory: fill", "the table has no fill");
+    return;
+  }
+  for (uint32_t size = 1; size <= 16; size++) {
+    const bool power = !(size & (size - 1));
+    const uint64_t bytes = 101 * size;
+    if (!fill_once(d, r, 3 * size, bytes, size, !power)) return;
+    if (!fill_once(d, r, 3 * size + size / 2 + 1, bytes, size, size > 1)) return;
+    if (!fill_once(d, r, 64 + 7, bytes + size / 2, size, size > 1)) return;
   }
 }
 
 static void check_import(device *d, report *r) {
+  if (!report_begin_check(r, "memory: import")) return;
   union {
     tern_mem_desc it;
     unsigned char bytes[1024];
@@ -130,6 +230,7 @@ static void check_import(device *d, report *r) {
 }
 
 static void check_many(device *d, report *r) {
+  if (!report_begin_check(r, "memory: many blocks")) return;
   tern_mem *mem[64] = {NULL};
   tern_rc rc = TERN_OK;
   int n = 0;
@@ -146,14 +247,10 @@ static void check_many(device *d, report *r) {
 }
 
 void check_memory(device *d, report *r) {
-  static const uint64_t sizes[] = {1, 2, 3, 63, 64, 65, 4095, 4096, 4097, (1 << 20) + 1, 64 << 20};
-  if (!wanted(r, "memory")) return;
-  report_current("memory");
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-    if (!d->info.max_alloc || sizes[i] <= d->info.max_alloc)
-      check_block(d, r, r->opt->quick && sizes[i] > 8 << 20 ? 8 << 20 : sizes[i]);
+  check_blocks(d, r);
   check_huge(d, r);
   check_copies(d, r);
+  check_host_offsets(d, r);
   check_fill(d, r);
   check_import(d, r);
   check_many(d, r);
@@ -163,6 +260,7 @@ void check_memory(device *d, report *r) {
 
 static void check_tickets(device *d, report *r) {
   static const char *const name = "queue: tickets";
+  if (!report_begin_check(r, name) || !d->queue) return; /* no ASYNC, or nothing left after failures */
   uint64_t ticket[3] = {0};
   unsigned char bytes[512] = {1};
   tern_rc rc = TERN_OK;
@@ -188,6 +286,7 @@ static void check_tickets(device *d, report *r) {
 /* A second queue sees what the first did before a ticket. */
 static void check_wait(device *d, report *r) {
   static const char *const name = "queue: wait";
+  if (!report_begin_check(r, name) || !d->queue) return;
   enum { SIZE = 1 << 20 };
   tern_queue *other;
   if (d->info.max_queues == 1) return;
@@ -204,7 +303,7 @@ static void check_wait(device *d, report *r) {
       const tern_rc waited = d->api->queue_wait(d->dev, other, d->queue, ticket);
       rc = waited == TERN_E_UNSUPPORTED ? d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX) : waited;
     }
-    if (!rc) rc = dev_move(d, other, d->image, 2 * SIZE, d->image, 0, SIZE);
+    if (!rc) rc = dev_move(d, other, d->image, 2 * SIZE, d->image, 0, SIZE, NULL);
     if (!rc) rc = dev_download(d, other, back, d->image, 2 * SIZE, SIZE);
     if (!rc && !expect(r, !memcmp(bytes, back, SIZE), name, "round %d: a queue that waited read old bytes", round))
       break;
@@ -216,10 +315,14 @@ static void check_wait(device *d, report *r) {
 }
 
 void check_queues(device *d, report *r) {
-  if (!d->queue || !wanted(r, "queue")) return; /* no ASYNC, or nothing left after failures */
-  report_current("queues");
+  if (!(d->info.flags & TERN_DEV_ASYNC)) {
+    if (wanted(r, "queue: tickets") || wanted(r, "queue: wait") || wanted(r, "queue: open and close"))
+      report_skip(r, "queue", "the device has no queues (TERN_DEV_ASYNC)");
+    return;
+  }
   check_tickets(d, r);
-  if (d->queue) check_wait(d, r);
+  check_wait(d, r);
+  if (!report_begin_check(r, "queue: open and close") || !d->queue) return;
   tern_rc rc = TERN_OK;
   for (int i = 0; i < 20 && !rc && d->info.max_queues != 1; i++) {
     tern_queue *q;
@@ -246,8 +349,7 @@ static bool make_add(const void *context, problem *p) {
 
 void check_refusals(device *d, report *r) {
   static const char *const name = "refusals";
-  if (!wanted(r, name)) return;
-  report_current(name);
+  if (!report_begin_check(r, name)) return;
   problem p;
   builder *b = calloc(1, sizeof *b);
   for (int k = 0; k < 4 && b; k++) {

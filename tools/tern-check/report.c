@@ -58,7 +58,35 @@ void report_progress(report *r, const char *name) {
   if (r->opt->progress && r->total % 64 == 0) fprintf(stderr, "\r\033[K%ld  %.60s", r->total, name);
 }
 
+static bool selects(const report *r, const char *name) { return !r->opt->filter || strstr(name, r->opt->filter); }
+
+/* The checks since the last time, one line a name. */
+static void list_checks(report *r) {
+  for (int i = 0; i < r->n_named && r->opt->verbose && !r->opt->json; i++) {
+    const check_count *c = &r->named[i];
+    if (!selects(r, c->name)) continue;
+    if (c->failed)
+      printf("bad  %s (%ld of %ld checks failed)\n", c->name, c->failed, c->n);
+    else
+      printf("ok   %s (%ld check%s)\n", c->name, c->n, c->n == 1 ? "" : "s");
+  }
+  r->n_named = 0;
+}
+
+static void count_check(report *r, const char *name, bool ok) {
+  int i = 0;
+  while (i < r->n_named && strcmp(r->named[i].name, name)) i++;
+  if (i == MAX_CHECKS) return;
+  if (i == r->n_named) {
+    r->named[r->n_named++] = (check_count){.name = name};
+    r->selected += selects(r, name);
+  }
+  r->named[i].n++;
+  r->named[i].failed += !ok;
+}
+
 void report_device(report *r, const char *name, const char *desc) {
+  list_checks(r); /* of the table */
   r->device = name;
   r->claimed = r->total = r->passed = r->failed = r->checks = r->checks_failed = 0;
   r->first_json = true;
@@ -94,6 +122,7 @@ static void failure(report *r, const char *name, const char *what) {
 
 bool expect(report *r, bool ok, const char *name, const char *format, ...) {
   r->checks++;
+  count_check(r, name, ok);
   if (ok) return true;
   char text[1200] = "  ";
   va_list ap;
@@ -123,6 +152,7 @@ void report_skip(report *r, const char *name, const char *why) {
 
 void report_device_end(report *r) {
   clear_line(r);
+  list_checks(r);
   const bool few = r->claimed < r->opt->min_claimed;
   if (few) {
     char text[120];
@@ -144,12 +174,28 @@ void report_device_end(report *r) {
 }
 
 int report_end(report *r) {
+  list_checks(r);
+  const bool nothing = r->n_devices && !r->selected;
   if (r->opt->json)
-    printf("],\n \"failed\": %ld, \"ok\": %s}\n", r->all_failed, r->all_failed ? "false" : "true");
-  else
+    printf("],\n \"failed\": %ld, \"ok\": %s}\n", r->all_failed, r->all_failed || nothing ? "false" : "true");
+  else if (r->all_failed || !nothing)
     printf("%s\n", r->all_failed ? "FAILED" : "ok");
   fflush(stdout);
-  return r->all_failed ? 1 : 0;
+  if (r->all_failed || !nothing) return r->all_failed ? 1 : 0;
+  fprintf(stderr,
+          "tern-check: nothing is named like --filter \"%s\"%s; it is part of a name, and --verbose prints all names\n",
+          r->opt->filter, r->opt->quick ? " (with --quick)" : "");
+  return 2;
 }
 
-bool wanted(const report *r, const char *name) { return !r->opt->filter || strstr(name, r->opt->filter); }
+bool wanted(report *r, const char *name) {
+  const bool yes = selects(r, name);
+  r->selected += yes;
+  return yes;
+}
+
+bool report_begin_check(report *r, const char *name) {
+  if (!wanted(r, name)) return false;
+  report_current(name);
+  return true;
+}

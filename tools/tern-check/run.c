@@ -166,7 +166,7 @@ static bool compare(const runner *run, const problem *p, uint64_t used, bool sca
 /* What the sums take in, for their tolerance: the same op over magnitudes. */
 static bool magnitudes(runner *run, const problem *p, const tern_word *words, void *const *args, uint64_t used) {
   const bool sum = p->op == TERN_OP_SUM || p->op == TERN_OP_DOT || p->op == TERN_OP_CUMSUM;
-  if (!sum || p->arg[0].dtype < TERN_F16) return false;
+  if (!sum || p->tight || p->arg[0].dtype < TERN_F16) return false;
   memcpy(run->scales, run->inputs, used);
   void *at[MAX_OPERANDS];
   for (uint32_t i = 0; i < run->now->region.n_args; i++) at[i] = run->scales + ((unsigned char *)args[i] - run->want);
@@ -295,9 +295,16 @@ static bool run_instance(runner *run, problem *p, bool *claimed, text *t) {
   return compare(run, p, used, scaled, t);
 }
 
+/* FNV-1a (Fowler, Noll, Vo), 32 bits */
+static bool in_slice(const options *o, const char *name) {
+  uint32_t hash = 2166136261u;
+  for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 16777619u;
+  return o->slice <= 1 || hash % o->slice == 0;
+}
+
 void run_case(runner *run, const char *name, make_problem make, const void *context) {
   report *r = run->r;
-  if (!wanted(r, name)) return;
+  if (!in_slice(r->opt, name) || !wanted(r, name)) return;
   problem p;
   report_current(name);
   report_progress(r, name);

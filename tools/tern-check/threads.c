@@ -70,8 +70,7 @@ static void *work(void *context) {
 }
 
 void check_threads(device *d, report *r) {
-  if (!wanted(r, "threads")) return;
-  report_current("threads");
+  if (!report_begin_check(r, "threads")) return;
   worker workers[THREADS] = {{0}};
   pthread_t threads[THREADS];
   problem p;

@@ -73,7 +73,9 @@ bool close_enough(const problem *p, uint32_t dtype, tern_word want, tern_word go
   const bool product = p->op == TERN_OP_PROD || p->op == TERN_OP_CUMPROD;
   const bool half = dtype == TERN_F16 || dtype == TERN_BF16;
   double allowed = 0;
-  if (!p->op)
+  if (p->tight)
+    allowed = (half ? 1 : 16) * ulp;
+  else if (!p->op)
     allowed = composite_allowance(dtype, want.f, ulp);
   else if (sum)
     allowed = (dtype == TERN_F64 ? DBL_EPSILON : FLT_EPSILON) * scale * (4 + 2 * sqrt(terms(p))) + (half ? ulp : 0);

@@ -56,6 +56,7 @@ static tern_word int_value(uint64_t *state, uint32_t dtype, uint32_t fill, bool 
 
 static tern_word value(uint64_t *state, const operand *o, bool special, int64_t index_size) {
   if (o->fill == FILL_INDEX) return (tern_word){.i = (int64_t)(next(state) % (uint64_t)(2 * index_size)) - index_size};
+  if (o->fill == FILL_TENTH) return (tern_word){.f = o->dtype == TERN_F16 ? 0.01 : 0.1};
   if (!is_float(o->dtype)) return int_value(state, o->dtype, o->fill, special);
   if (special && next(state) % 5 == 0) {
     const tern_word w = special_float(state, o->fill);
