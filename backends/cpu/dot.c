@@ -287,7 +287,7 @@ static inline char *address(const struct operand *x, const tern_launch *l, uint3
 static inline bool run_quick(const struct dot_kernel *k, const tern_launch *l) {
   const tern_word *const w = l->words;
   const int64_t m = read_num(&k->size[0], w), n = read_num(&k->size[1], w), d = read_num(&k->k, w);
-  if (!dot_is_small(m, n, d)) return false;
+  if (!dot_is_quick(m, n, d)) return false;
   const int64_t b_col = read_num(&k->b.stride[1], w), o_col = read_num(&k->o.stride[1], w);
   if ((b_col ^ 1) | (o_col ^ 1)) return false;
   const int64_t am = read_num(&k->a.stride[0], w), ak = read_num(&k->a.stride[1], w), bk = read_num(&k->b.stride[0], w);

@@ -60,6 +60,15 @@ void dot_block_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t am,
 static inline bool dot_is_small(int64_t m, int64_t n, int64_t k) {
   return m <= 64 && n <= 64 && k <= 64 && m * n * k <= 32 * 32 * 32;
 }
+/* The same where nothing has to be rearranged: with 32 vector registers our tiles keep up with the libraries' kernels
+   up to here, so that the cost of calling these decides */
+static inline bool dot_is_quick(int64_t m, int64_t n, int64_t k) {
+#if defined(__AVX512F__)
+  return m <= 64 && n <= 64 && k <= 64;
+#else
+  return dot_is_small(m, n, k);
+#endif
+}
 /* One small item of any strides, on the calling thread */
 void dot_small(const struct dot_job *j, int64_t item);
 /* The whole job, every float dtype (in == out), any strides; parallel, no workspace. About half the speed of a

@@ -10,8 +10,10 @@
 
 #ifdef __clang__
 #define DOT_UNROLL _Pragma("unroll")
+#define DOT_UNROLL_4 _Pragma("unroll 4")
 #else
 #define DOT_UNROLL _Pragma("GCC unroll 8")
+#define DOT_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
 enum { DOT_K_BLOCK = 256, DOT_STACK = 4096 /* elements of one operand of a small product: 64 x 64 */ };

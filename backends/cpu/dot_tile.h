@@ -8,7 +8,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int mr, const
                                                              int64_t bk, T *o, int64_t om, bool add) {
   V acc[8][8];
   DOT_UNROLL for (int i = 0; i < mr; i++) DOT_UNROLL for (int v = 0; v < nv; v++) acc[i][v] = (V){0};
-  for (int64_t p = 0; p < k; p++) {
+  DOT_UNROLL_4 for (int64_t p = 0; p < k; p++) { /* ends in a jump that short loops predict */
     V bv[8];
     DOT_UNROLL for (int v = 0; v < nv; v++) bv[v] =
         full || v < nv - 1 ? NAME(load)(b + v * W) : NAME(load_n)(b + v * W, tail);
@@ -63,9 +63,17 @@ static void NAME(columns)(int64_t m, int64_t n, int64_t k, const T *a, int64_t a
     for (; n >= 8 * W; n -= 8 * W, b += 8 * W, o += 8 * W) NAME(tile)(1, 8, true, W, k, a, am, ak, b, bk, o, om, add);
 #if DOT_WIDE
   for (; n >= 4 * W; n -= 4 * W, b += 4 * W, o += 4 * W) NAME(strip)(6, 4, true, W, m, k, a, am, ak, b, bk, o, om, add);
-  if (n >= 3 * W) {
+  if (n > 3 * W) {
+    NAME(strip)(6, 4, false, (int)(n - 3 * W), m, k, a, am, ak, b, bk, o, om, add);
+    return;
+  }
+  if (n == 3 * W) {
     NAME(strip)(8, 3, true, W, m, k, a, am, ak, b, bk, o, om, add);
-    n -= 3 * W, b += 3 * W, o += 3 * W;
+    return;
+  }
+  if (n > 2 * W) {
+    NAME(strip)(8, 3, false, (int)(n - 2 * W), m, k, a, am, ak, b, bk, o, om, add);
+    return;
   }
 #endif
   for (; n >= 2 * W; n -= 2 * W, b += 2 * W, o += 2 * W)

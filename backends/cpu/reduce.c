@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { SUM_CHUNK = 4096, ARG_CHUNK = 4096 };
+enum { SUM_FAR = 512 << 10, SUM_AHEAD = 2048 }; /* bytes: rows from which on sums prefetch, and how far ahead */
 enum { K_SUM, K_PROD, K_MAX, K_MIN, K_ARGMAX, K_ARGMIN, N_KINDS };
 
 typedef struct kind_fns {

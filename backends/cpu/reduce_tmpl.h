@@ -20,16 +20,15 @@ enum { N(lanes) = 64 / sizeof(T) };
 
 /* Sums and products: floats in lanes of their own type for at most SUM_CHUNK elements, then pairwise into double;
    integers wrap. Products of floats go to double at once, since a lane of floats would lose range. */
-static void N(row_sum)(cpu_acc acc, const void *xv, int64_t n, int64_t first) {
-  (void)first;
+static inline __attribute__((always_inline)) ACC N(sum)(ACC total, const T *x, int64_t n, const bool far) {
   enum { L = N(lanes) };
-  const T *x = xv;
-  ACC total = *(ACC *)acc.v;
   while (n >= L) {
     N(vec) a = {0}, b = {0}, c = {0}, d = {0};
     int64_t i = 0;
     const int64_t end = n < SUM_CHUNK ? n : SUM_CHUNK;
     for (; i + 4 * L <= end; i += 4 * L) {
+      if (far)
+        for (int k = 0; k < 4; k++) __builtin_prefetch((const void *)((uintptr_t)(x + i + k * L) + SUM_AHEAD));
       a = (N(vec))((N(uvec))a + (N(uvec)) * (const N(vec) *)(x + i));
       b = (N(vec))((N(uvec))b + (N(uvec)) * (const N(vec) *)(x + i + L));
       c = (N(vec))((N(uvec))c + (N(uvec)) * (const N(vec) *)(x + i + 2 * L));
@@ -46,7 +45,14 @@ static void N(row_sum)(cpu_acc acc, const void *xv, int64_t n, int64_t first) {
     n -= i;
   }
   for (int64_t i = 0; i < n; i++) total = (ACC)((AU)total + (AU)x[i]);
-  *(ACC *)acc.v = total;
+  return total;
+}
+
+/* Long rows are likely to come from memory, and the processor's own prefetching is a seventh slower than ours */
+static void N(row_sum)(cpu_acc acc, const void *x, int64_t n, int64_t first) {
+  ACC *const total = acc.v;
+  (void)first;
+  *total = n < SUM_FAR / (int64_t)sizeof(T) ? N(sum)(*total, x, n, false) : N(sum)(*total, x, n, true);
 }
 
 static void N(row_prod)(cpu_acc acc, const void *xv, int64_t n, int64_t first) {
