@@ -99,6 +99,27 @@ void dot_prim_free(struct dot_prim *p) {
   free(p);
 }
 
+bool dot_sgemm_fits(const struct dot_job *j) {
+  int64_t ld;
+  const double flops = 2.0 * (double)j->m * (double)j->n * (double)j->k;
+  return j->in == TERN_F32 && j->out == TERN_F32 && flops >= 2.0 * 256 * 256 * 256 && j->m >= 16 && j->n >= 16 &&
+         dot_layout(&j->a, j->m, j->k, &ld) && dot_layout(&j->b, j->k, j->n, &ld) == 'N' &&
+         dot_layout(&j->o, j->m, j->n, &ld) == 'N';
+}
+
+bool dot_sgemm_run(const struct dot_job *j) {
+  int64_t la, lb, lo;
+  const char ta = dot_layout(&j->a, j->m, j->k, &la), tb = dot_layout(&j->b, j->k, j->n, &lb);
+  dot_layout(&j->o, j->m, j->n, &lo);
+  for (int64_t i = 0; i < j->items; i++) {
+    const float *const a = (const float *)(const void *)dot_item(j, &j->a, i, 4);
+    const float *const b = (const float *)(const void *)dot_item(j, &j->b, i, 4);
+    float *const o = (float *)(void *)dot_item(j, &j->o, i, 4);
+    if (dnnl_sgemm(ta, tb, j->m, j->n, j->k, 1, a, la, b, lb, 0, o, lo) != dnnl_success) return false;
+  }
+  return true;
+}
+
 #else
 bool dot_prim_has(uint32_t in, uint32_t out) {
   (void)in, (void)out;
@@ -113,4 +134,12 @@ bool dot_prim_run(struct dot_prim *p, const struct dot_job *j) {
   return false;
 }
 void dot_prim_free(struct dot_prim *p) { (void)p; }
+bool dot_sgemm_fits(const struct dot_job *j) {
+  (void)j;
+  return false;
+}
+bool dot_sgemm_run(const struct dot_job *j) {
+  (void)j;
+  return false;
+}
 #endif

@@ -16,7 +16,7 @@
 #endif
 
 enum { SETS = 16, WAYS = 4 };
-enum { WAY_NONE = 0, WAY_BLAS, WAY_PRIM };
+enum { WAY_NONE = 0, WAY_BLAS, WAY_PRIM, WAY_SGEMM, WAYS_END };
 
 struct key { /* all that the choice and a primitive depend on; compared as bytes, so zeroed first */
   int64_t m, n, k, ld[3], size[DOT_BATCH_MAX], batch[3][DOT_BATCH_MAX];
@@ -119,24 +119,27 @@ static double now(void) {
 
 static bool run_way(int way, struct slot *s, const struct dot_job *j) {
   if (way == WAY_PRIM) return dot_prim_run(s->prim, j);
+  if (way == WAY_SGEMM) return dot_sgemm_run(j);
   run_blas(j);
   return true;
 }
 
-/* Run both and keep the faster. The rounds follow from the work: 7 below 10 MFLOP, 2 above 1 GFLOP; one is enough for
-   large products when they differ by 10 %. Both write the same product to the same place, so running twice does no
+/* Run each and keep the fastest. The rounds follow from the work: 7 below 10 MFLOP, 2 above 1 GFLOP; one is enough for
+   large products when they differ by 10 %. All write the same product to the same place, so running twice does no
    harm. The result that stays is the winner's. */
 static void measure(struct slot *s, const struct dot_job *j) {
   const double flops = 2.0 * (double)j->m * (double)j->n * (double)j->k * (double)j->items;
   const int rounds = flops < 1e7 ? 7 : flops < 1e9 ? 4 : 2;
-  double best[3] = {0, 1e30, 1e30};
+  const int end = dot_sgemm_fits(j) ? WAYS_END : WAY_SGEMM;
+  double best[WAYS_END] = {0, 1e30, 1e30, 1e30};
   if (flops < 3e8) { /* first runs also fault pages in and wake threads */
     run_blas(j);
     dot_prim_run(s->prim, j);
+    if (end == WAYS_END) dot_sgemm_run(j);
   }
   int last = WAY_NONE;
   for (int r = 0; r < rounds; r++) {
-    for (int way = WAY_BLAS; way <= WAY_PRIM; way++) {
+    for (int way = WAY_BLAS; way < end; way++) {
       const double t = now();
       if (!run_way(way, s, j)) {
         s->choice = WAY_BLAS;
@@ -150,6 +153,7 @@ static void measure(struct slot *s, const struct dot_job *j) {
     if (flops >= 3e8 && (best[WAY_BLAS] > 1.1 * best[WAY_PRIM] || best[WAY_PRIM] > 1.1 * best[WAY_BLAS])) break;
   }
   s->choice = best[WAY_PRIM] <= best[WAY_BLAS] ? WAY_PRIM : WAY_BLAS;
+  if (best[WAY_SGEMM] < best[s->choice]) s->choice = WAY_SGEMM;
   if (s->choice != last) run_way(s->choice, s, j);
 }
 
@@ -205,21 +209,23 @@ static struct slot *slot_find(struct dot_cache *c, const struct key *k) {
 
 static void run_slot(struct slot *s, const struct dot_job *j, bool fixed) {
   if (s->choice == WAY_NONE) {
+    bool measured = false;
     s->prim = dot_prim_new(j);
     if (!s->prim) {
       s->choice = WAY_BLAS;
     } else if (j->in == TERN_BF16 || !blas_fits(j)) {
       s->choice = WAY_PRIM;
     } else if (fixed) {
-      s->choice = WAY_PRIM;
+      s->choice = dot_sgemm_fits(j) ? WAY_SGEMM : WAY_PRIM;
     } else {
       measure(s, j);
-      if (s->choice == WAY_BLAS) {
-        dot_prim_free(s->prim);
-        s->prim = NULL;
-      }
-      return;
+      measured = true;
     }
+    if (s->choice != WAY_PRIM) {
+      dot_prim_free(s->prim);
+      s->prim = NULL;
+    }
+    if (measured) return;
   }
   if (run_way(s->choice, s, j)) return;
   s->choice = WAY_BLAS;

@@ -738,7 +738,32 @@ static void test_casts(void) {
   CHECK_LIST(tern_floor(tern_i32(TERN_SHAPE(2), 3, -3)), TERN_SHAPE(2), TERN_I32, 3, -3);
 }
 
-static const test_case cases[] = {{"promotion and broadcasting", test_promotion},
+/* Sizes at which libraries take over, beside the same product in float64. */
+static void large_product(tern_tensor *a, tern_tensor *b, const char *what) {
+  TERN_SCOPE;
+  tern_tensor *exact = tern_matmul(tern_cast(a, TERN_F64), tern_cast(b, TERN_F64));
+  tern_tensor *far = tern_max(tern_abs(tern_sub(tern_cast(tern_matmul(a, b), TERN_F64), exact)), NULL);
+  const double miss = tern_item(far), limit = 1e-5 * (double)tern_dim(a, -1);
+  CHECK(miss < limit, "%s: %g from the float64 product, %g allowed", what, miss, limit);
+  CHECK_NO_ERROR();
+}
+
+static void test_large_products(void) {
+  TERN_SCOPE;
+  tern_tensor *a = tern_random_uniform(TERN_SHAPE(300, 270), &(tern_random_opts){.seed = 1, .low = -1, .high = 1});
+  tern_tensor *b = tern_random_uniform(TERN_SHAPE(270, 310), &(tern_random_opts){.seed = 2, .low = -1, .high = 1});
+  large_product(a, b, "plain");
+  large_product(tern_transpose(b), tern_transpose(a), "both transposed");
+  large_product(tern_transpose(tern_contiguous(tern_transpose(a))), b, "a transposed");
+  large_product(a, tern_transpose(tern_contiguous(tern_transpose(b))), "b transposed");
+  tern_tensor *const two[] = {a, a};
+  large_product(tern_stack(two, 2, 0), b, "a batch with one b");
+  large_product(tern_slice(a, (const tern_range[]){TERN_RANGE(0, 299, 1), TERN_RANGE(3, 263, 1)}, 2),
+                tern_slice(b, (const tern_range[]){TERN_RANGE(5, 265, 1)}, 1), "slices");
+}
+
+static const test_case cases[] = {{"large products", test_large_products},
+                                  {"promotion and broadcasting", test_promotion},
                                   {"weak scalars", test_weak},
                                   {"strided operands", test_strided},
                                   {"where and clip", test_where_clip},
