@@ -45,6 +45,7 @@ tern_rc ocl_device_open(tern_drv *drv, uint32_t i, tern_dev **out) {
   /* PoCL keeps what it compiles itself, and compiles everything once more when it is asked for a binary */
   const bool pocl = !strcmp(id->alias, "pocl");
   dev->lean = pocl && ocl_is_cpu(id);
+  dev->late = pocl;
   dev->keep = drv->cache_dir && (!pocl || !strcmp(ocl_option(drv, "cache", "auto"), "always"));
   *out = dev;
   return TERN_OK;

@@ -89,6 +89,23 @@ tern_rc ocl_kernel_alloc(tern_dev *dev, size_t size, const char *source, const c
   return TERN_OK;
 }
 
+/* Whether this is the first launch of a kernel over this kind of range. A table that is full answers yes: a wait too
+   many. */
+static bool first_launch(tern_dev *dev, cl_kernel kernel, cl_uint dims, const size_t *global) {
+  bool wide = false; /* PoCL makes another variant of a kernel for ranges past 65535 */
+  for (cl_uint d = 0; d < dims; d++) wide |= global[d] > 65535;
+  const uintptr_t entry = (uintptr_t)kernel | wide;
+  for (uintptr_t i = (entry >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 51, n = 0; n < 64; i++, n++) {
+    uintptr_t seen = atomic_load_explicit(&dev->settled[i % SETTLED], memory_order_relaxed);
+    if (seen == entry) return false;
+    if (!seen && atomic_compare_exchange_strong(&dev->settled[i % SETTLED], &seen, entry)) return true;
+  }
+  return true;
+}
+
+/* PoCL compiles a kernel for its range on a thread of its own when it is launched first. A process that ends during
+   that crashes in LLVM, whose tables are gone by then, and no handler at exit can come early enough; so the first
+   launch waits. */
 tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_uint dims, const size_t *groups,
                 const size_t *local) {
   if (c->rc != CL_SUCCESS) return ocl_failed(dev, what, c->rc);
@@ -97,7 +114,8 @@ tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_
     if (!groups[d] || __builtin_mul_overflow(groups[d], local[d], &global[d]))
       return ocl_error(dev->drv, dev->id, TERN_E_ARG, "%s: a range of %zu groups of %zu", what, groups[d], local[d]);
   }
-  const cl_int err = clEnqueueNDRangeKernel(q->q, c->kernel, dims, NULL, global, local, 0, NULL, NULL);
+  cl_int err = clEnqueueNDRangeKernel(q->q, c->kernel, dims, NULL, global, local, 0, NULL, NULL);
+  if (err == CL_SUCCESS && dev->late && first_launch(dev, c->kernel, dims, global)) err = clFinish(q->q);
   return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, what, err);
 }
 

@@ -53,6 +53,7 @@ tern_rc ocl_forked(const tern_drv *drv); /* the refusal */
 /* ---- device.c, memory.c ---- */
 
 typedef struct ocl_program ocl_program;
+enum { SETTLED = 8192 };
 struct tern_dev {
   tern_drv *drv;
   const ocl_id *id;
@@ -64,8 +65,10 @@ struct tern_dev {
   int64_t opened, save_spent; /* ns: when the device was opened; how long binaries were fetched and written */
   bool keep;                  /* compiled programs go to the disk cache */
   bool lean;                  /* builtins.c declares what programs call; set at open, under build_lock afterwards */
-  atomic_ullong used;         /* bytes of all buffers */
-  atomic_int clblast[2];      /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
+  bool late;                  /* the runtime compiles a kernel once more when it is launched (PoCL): see ocl_run */
+  atomic_uintptr_t settled[SETTLED]; /* kernels for which it has, by address and kind of range; a hash table */
+  atomic_ullong used;                /* bytes of all buffers */
+  atomic_int clblast[2];             /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
 };
 struct tern_mem {
   cl_mem buffer;

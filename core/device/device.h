@@ -102,6 +102,9 @@ static inline void tern__queue_unlock(tern__device *d) {
 }
 /* Wait for everything submitted. Records the error with the device's name. */
 tern_rc tern__device_sync(tern__device *d);
+/* Have the process wait for its devices when it exits. Called after a driver's libraries were loaded, so that it comes
+   before their destructors. */
+void tern__drain_at_exit(void);
 /* A plugin's call failed: record it as `what` on the device; marks it lost where that is the reason. Returns rc. */
 tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what);
 

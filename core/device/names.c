@@ -118,6 +118,7 @@ static tern_rc open_device(tern__device *d) {
   }
   if (!d->fast) d->fast = tern__calloc64(TERN__FAST_OPS * TERN_DTYPE_END * TERN__FAST_PATTERNS * sizeof *d->fast);
   if (!d->fast) return tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", d->name);
+  if (d->queue) tern__drain_at_exit();
   atomic_store_explicit(&d->open, true, memory_order_release);
   return TERN_OK;
 }

@@ -1,7 +1,9 @@
 /* Waiting, and what a plugin's failure means: an error that names the device, and a device that may be lost. */
 #include "base/log.h"
 #include "device/device.h"
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what) {
   if (rc > 0 || rc < TERN_E_IO) rc = TERN_E_INTERNAL;
@@ -22,6 +24,31 @@ tern_rc tern__device_sync(tern__device *d) {
   pthread_mutex_unlock(&d->lock);
   return rc ? tern__device_failed(d, rc, "earlier work") : TERN_OK;
 }
+
+/* At exit, in the process that opened the devices: wait for what is in flight, since the destructors of a driver's
+   libraries run next, and its threads must not be at work then. Errors have nobody to read them any more. */
+static struct {
+  pthread_once_t once;
+  pid_t process;
+} at_exit = {.once = PTHREAD_ONCE_INIT};
+
+static void drain(void) {
+  if (getpid() != at_exit.process) return;
+  for (int i = 0; i < atomic_load(&tern__devices.n_devices); i++) {
+    tern__device *d = tern__devices.devices[i];
+    uint64_t ticket = 0;
+    if (!atomic_load(&d->open) || !d->queue || pthread_mutex_trylock(&d->lock)) continue; /* busy: a thread is inside */
+    if (!d->api->queue_signal(d->dev, d->queue, &ticket)) d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+    pthread_mutex_unlock(&d->lock);
+  }
+}
+
+static void register_drain(void) {
+  at_exit.process = getpid();
+  atexit(drain);
+}
+
+void tern__drain_at_exit(void) { pthread_once(&at_exit.once, register_drain); }
 
 tern_rc tern_sync(const char *name) {
   tern__device *one = name ? tern__device_named(name) : NULL;
