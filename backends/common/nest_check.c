@@ -119,7 +119,7 @@ static tern_rc check_dtypes(const tern_region *r, uint32_t n, const nest_prim *p
     if (r->values[nest_in(r, n, i)].dtype != in)
       return nest__fail(message, size, TERN_E_ARG, "%s (node %u): inputs of two dtypes, %s and %s", p->name, n,
                         nest_dtype_name(in), nest_dtype_name(r->values[nest_in(r, n, i)].dtype));
-  if (!(p->dtypes >> in & 1))
+  if (in >= TERN_DTYPE_END || out >= TERN_DTYPE_END || !(p->dtypes >> in & 1))
     return nest__fail(message, size, TERN_E_UNSUPPORTED, "%s (node %u) has no meaning for %s", p->name, n,
                       nest_dtype_name(in));
   const bool dot32 = p->op == TERN_OP_DOT && (in == TERN_I8 || in == TERN_U8) && out == TERN_I32;
