@@ -52,6 +52,18 @@ static void test_plain(void) {
         "plain: %s", plain);
 }
 
+/* A device whose results are wrong (plugins/faulty) beside one whose are right: the first op that differs is named. */
+static void test_shadow_catches(void) {
+  const char *const wrong[] = {"TERN_PLUGIN_PATH=" TERN_TEST_PLUGINS ":" TERN_PLUGINS, "TERN_DEVICE=faulty",
+                               "TERN_FAULTY_FAIL=wrong", "TERN_SHADOW=cpu", NULL};
+  test_child("work", wrong, text, sizeof text);
+  CHECK(strstr(text, "shadow: ") && strstr(text, " on faulty:0 but ") && strstr(text, " on cpu:0 at element "),
+        "a wrong device in shadow of cpu: %s", text);
+  const char *const right[] = {wrong[0], wrong[1], "TERN_SHADOW=cpu", NULL};
+  test_child("work", right, text, sizeof text);
+  CHECK(!strstr(text, "shadow: "), "a right device in shadow of cpu: %s", text);
+}
+
 static void test_shadow(void) {
   const int status = test_child("work", (const char *const[]){"TERN_SHADOW=cpu", NULL}, text, sizeof text);
   CHECK(status == 0 && !strcmp(results(text), results(plain)), "TERN_SHADOW=cpu: %d: %s", status, text);
@@ -153,6 +165,9 @@ static void test_trace(void) {
         "a trace that cannot be written: %s", text);
 }
 
-static const test_case cases[] = {
-    {"plain", test_plain}, {"TERN_SHADOW", test_shadow}, {"TERN_SYNC", test_sync}, {"TERN_TRACE", test_trace}};
+static const test_case cases[] = {{"plain", test_plain},
+                                  {"TERN_SHADOW", test_shadow},
+                                  {"shadow of a wrong device", test_shadow_catches},
+                                  {"TERN_SYNC", test_sync},
+                                  {"TERN_TRACE", test_trace}};
 TEST_MAIN_CHILD("hooks", cases, child)
