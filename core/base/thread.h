@@ -68,6 +68,8 @@ static inline tern__thread *tern__thread_get(void) {
 
 /* Record the thread's error unless an unread one is pending. Returns rc. */
 tern_rc tern__fail(tern_rc rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The code of the error that a callee recorded on this thread, for returning it. */
+static inline tern_rc tern__recorded(void) { return tern__tls ? tern__tls->error_code : TERN_E_OOM; }
 /* The text of the pending error for a longer message; "". */
 const char *tern__pending(void);
 /* Move an unread error to the log and to the process's first error. */

@@ -14,15 +14,11 @@ typedef union {
 
 static tern_rc run(tern__device *d, copy_block *c, bool wait, const char *what) {
   c->copy.struct_size = sizeof c->copy;
-  uint64_t ticket = 0;
   const uint64_t began = tern__tracing() ? tern__now_ns() : 0;
   tern__plugin_error_clear();
   tern__queue_lock(d);
   tern_rc rc = d->api->copy(d->dev, d->queue, &c->copy);
-  if (!rc && wait && d->queue) {
-    rc = d->api->queue_signal(d->dev, d->queue, &ticket);
-    if (!rc) rc = d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
-  }
+  if (!rc && wait && d->queue) rc = tern__queue_wait_held(d);
   tern__queue_unlock(d);
   if (began) {
     char args[64];

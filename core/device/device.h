@@ -100,6 +100,8 @@ static inline void tern__queue_lock(tern__device *d) {
 static inline void tern__queue_unlock(tern__device *d) {
   if (d->queue) pthread_mutex_unlock(&d->lock);
 }
+/* Wait for everything submitted to a device with a queue, whose lock the caller holds. Records nothing. */
+tern_rc tern__queue_wait_held(tern__device *d);
 /* Wait for everything submitted. Records the error with the device's name. */
 tern_rc tern__device_sync(tern__device *d);
 /* Have the process wait for its devices when it exits. Called after a driver's libraries were loaded, so that it comes

@@ -330,7 +330,7 @@ void tern_memory_trim(void) {
 
 tern_rc tern_memory_info(const char *name, tern_memory *out) {
   tern__device *d = name ? tern__device_named(name) : tern__device_default();
-  if (!d) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  if (!d) return tern__recorded();
   pthread_mutex_lock(&d->pool_lock);
   note_peak(d);
   const int64_t live = live_now(d);

@@ -10,7 +10,7 @@
 #define TERN__CLASSES 400
 #define TERN__CACHE_BLOCKS 32 /* blocks of one class that a thread keeps */
 
-enum { TERN__STORAGE_IMPORTED = 1, TERN__STORAGE_DEAD = 2 /* its device was lost */ };
+enum { TERN__STORAGE_IMPORTED = 1 };
 
 /* One cache line. */
 typedef struct tern__storage {

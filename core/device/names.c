@@ -175,7 +175,7 @@ tern__device *tern__device_host(void) {
 
 tern_rc tern_set_device(const char *name) {
   tern__device *d = tern__device_named(name);
-  if (!d) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  if (!d) return tern__recorded();
   atomic_store(&tern__devices.default_device, d);
   return TERN_OK;
 }
@@ -200,7 +200,7 @@ void tern_device_end(tern_device_mark *mark) {
 
 tern_rc tern_counters_get(const char *name, tern_counters *out) {
   tern__device *d = name ? tern__device_named(name) : tern__device_default();
-  if (!d) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  if (!d) return tern__recorded();
   *out = (tern_counters){.launches = tern__launches(d),
                          .compiles = d->stats.compiles,
                          .fallbacks = d->stats.fallbacks,

@@ -14,13 +14,17 @@ tern_rc tern__device_failed(tern__device *d, tern_rc rc, const char *what) {
                                       : "");
 }
 
+tern_rc tern__queue_wait_held(tern__device *d) {
+  uint64_t ticket = 0;
+  const tern_rc rc = d->api->queue_signal(d->dev, d->queue, &ticket);
+  return rc ? rc : d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+}
+
 tern_rc tern__device_sync(tern__device *d) {
   if (!d->queue) return TERN_OK;
-  uint64_t ticket = 0;
   tern__plugin_error_clear();
   pthread_mutex_lock(&d->lock);
-  tern_rc rc = d->api->queue_signal(d->dev, d->queue, &ticket);
-  if (!rc) rc = d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+  const tern_rc rc = tern__queue_wait_held(d);
   pthread_mutex_unlock(&d->lock);
   return rc ? tern__device_failed(d, rc, "earlier work") : TERN_OK;
 }
@@ -36,9 +40,8 @@ static void drain(void) {
   if (getpid() != at_exit.process) return;
   for (int i = 0; i < atomic_load(&tern__devices.n_devices); i++) {
     tern__device *d = tern__devices.devices[i];
-    uint64_t ticket = 0;
     if (!atomic_load(&d->open) || !d->queue || pthread_mutex_trylock(&d->lock)) continue; /* busy: a thread is inside */
-    if (!d->api->queue_signal(d->dev, d->queue, &ticket)) d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+    tern__queue_wait_held(d);
     pthread_mutex_unlock(&d->lock);
   }
 }
@@ -52,7 +55,7 @@ void tern__drain_at_exit(void) { pthread_once(&at_exit.once, register_drain); }
 
 tern_rc tern_sync(const char *name) {
   tern__device *one = name ? tern__device_named(name) : NULL;
-  if (name && !one) return tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  if (name && !one) return tern__recorded();
   if (one) return tern__device_sync(one);
   tern_rc first = TERN_OK;
   for (int i = 0; i < atomic_load(&tern__devices.n_devices); i++) {

@@ -26,7 +26,6 @@ typedef struct tern__kernel_class {
   tern__class_key key;
   uint8_t state;     /* NATIVE, SPLIT into primitives, ON_HOST */
   uint8_t out_dtype; /* of output 0 */
-  uint8_t n_args, n_words;
   tern_kernel *kernel; /* NATIVE */
   uint64_t workspace;  /* bytes; UINT64_MAX: ask */
   tern__region *region;
@@ -35,9 +34,6 @@ typedef struct tern__kernel_class {
 
 /* The class of a canonical request on its device, compiled if new. NULL with the error set. */
 tern__kernel_class *tern__kernel_of(const tern__request *q);
-/* For tests and tern-check: whether the device computes this request by itself (NATIVE), as SPLIT or ON_HOST; 0 on error. */
-int tern__support_of(const tern__request *q);
-
 /* Launch a canonical request whose operands all have storage. */
 tern_rc tern__launch(const tern__request *q);
 tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k);

@@ -113,8 +113,6 @@ static tern__kernel_class *make(const tern__request *q, const tern__class_key *k
   k->out_dtype = q->arg[q->n_in].dtype;
   k->region = tern__lower(q);
   if (k->region) {
-    k->n_args = (uint8_t)k->region->r.n_args;
-    k->n_words = (uint8_t)k->region->r.n_words;
     k->state = ask(d, &k->region->r);
     if (k->state != TERN__NATIVE || !compile(d, k)) {
       if (k->state != TERN__NATIVE) log_refusal(d, k);
@@ -142,11 +140,6 @@ tern__kernel_class *tern__kernel_of(const tern__request *q) {
     put(d->classes, k);
   pthread_mutex_unlock(&compile_lock[d->index]);
   return k;
-}
-
-int tern__support_of(const tern__request *q) {
-  const tern__kernel_class *k = tern__kernel_of(q);
-  return k ? k->state : 0;
 }
 
 static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k) {
@@ -194,5 +187,5 @@ tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k) {
 
 tern_rc tern__launch(const tern__request *q) {
   tern__kernel_class *k = tern__kernel_of(q);
-  return k ? tern__launch_class(q, k) : tern__tls ? tern__tls->error_code : TERN_E_OOM;
+  return k ? tern__launch_class(q, k) : tern__recorded();
 }
