@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval_internal.h"
 #include "nest_internal.h"
 
 typedef tern_word word;
@@ -272,6 +273,46 @@ static tern_rc do_gather(evaluation *e, uint32_t n, word *to, const shape *s) {
   return TERN_OK;
 }
 
+/* Base, then the updates one after the other: what an index that occurs twice does depends on their order */
+static tern_rc do_scatter(evaluation *e, uint32_t n, word *to, const shape *s) {
+  static const uint32_t ops[] = {TERN_OP_ADD, TERN_OP_COPY, TERN_OP_MAXIMUM, TERN_OP_MINIMUM};
+  const uint32_t base = nest_in(e->r, n, 0), index = nest_in(e->r, n, 1), src = nest_in(e->r, n, 2);
+  const uint32_t dtype = e->r->values[src].dtype, index_dtype = e->r->values[index].dtype;
+  const int64_t mode = nest_attr(e->r, n, 0);
+  const shape bs = shape_of(e, base), is = shape_of(e, index), us = shape_of(e, src);
+  if ((bs.rank && (bs.rank != 3 || memcmp(bs.size, s->size, 3 * sizeof *s->size))) || s->rank != 3 || us.rank != 3 ||
+      is.rank != 1 || us.size[0] != s->size[0] || us.size[1] != is.size[0] || us.size[2] != s->size[2] || mode < 0 ||
+      mode > 3 || (index_dtype != TERN_I32 && index_dtype != TERN_I64))
+    return nest__fail(e->message, e->message_size, TERN_E_ARG, "SCATTER (node %u): shapes or dtypes do not fit", n);
+  for (int64_t i = 0; i < s->count; i++) to[i] = e->data[base][bs.rank ? i : 0];
+  const int64_t inner = s->size[2];
+  for (int64_t j = 0; j < is.size[0]; j++) {
+    const int64_t k = e->data[index][j].i, row = k < 0 ? k + s->size[1] : k;
+    if (row < 0 || row >= s->size[1])
+      return nest__fail(e->message, e->message_size, TERN_E_ARG, "SCATTER (node %u): index %lld, the dim has %lld", n,
+                        (long long)k, (long long)s->size[1]);
+    for (int64_t o = 0; o < s->size[0]; o++)
+      for (int64_t i = 0; i < inner; i++) {
+        word *at = &to[(o * s->size[1] + row) * inner + i];
+        const word come = e->data[src][(o * us.size[1] + j) * inner + i];
+        *at = eval_map(ops[mode], dtype, dtype, mode == 1 ? (word[]){come} : (word[]){*at, come});
+      }
+  }
+  return TERN_OK;
+}
+
+static tern_rc do_conv(evaluation *e, uint32_t n, word *to, const shape *s) {
+  const tern_node *node = &e->r->nodes[n];
+  const uint32_t a = nest_in(e->r, n, 0), b = nest_in(e->r, n, 1);
+  const shape as = shape_of(e, a), bs = shape_of(e, b);
+  const eval_array x = {as.rank, as.size, e->data[a]}, y = {bs.rank, bs.size, e->data[b]}, o = {s->rank, s->size, to};
+  const char *problem =
+      eval__conv(node->op, e->r->attrs + node->attr, node->n_attr, &x, &y, &o, e->r->values[nest_out(e->r, n)].dtype);
+  return problem ? nest__fail(e->message, e->message_size, TERN_E_ARG, "%s (node %u): %s", nest_prim_of(node->op)->name,
+                              n, problem)
+                 : TERN_OK;
+}
+
 typedef struct sortable {
   word w;
   int64_t at;
@@ -326,6 +367,8 @@ static tern_rc do_node(evaluation *e, uint32_t n) {
   case TERN_K_SCAN: return do_scan(e, n, to, &s);
   case TERN_K_DOT: return do_dot(e, n, to, &s);
   case TERN_K_GATHER: return do_gather(e, n, to, &s);
+  case TERN_K_CONV: return do_conv(e, n, to, &s);
+  case TERN_K_SCATTER: return do_scatter(e, n, to, &s);
   case TERN_K_SORT: return do_sort(e, n, to, &s);
   default: return nest__fail(e->message, e->message_size, TERN_E_UNSUPPORTED, "node %u: unknown kind", n);
   }

@@ -107,7 +107,11 @@ static uint32_t map_out_dtype(const nest_prim *p, uint32_t in, uint32_t out) {
 
 static uint32_t attrs_of(const nest_prim *p) {
   if (p->kind == TERN_K_SCAN) return 2;
-  return p->kind == TERN_K_REDUCE || p->op == TERN_OP_RNG || p->op == TERN_OP_IOTA || p->kind == TERN_K_SORT ? 1 : 0;
+  if (p->kind == TERN_K_CONV) return 5; /* 8 with two spatial dims */
+  return p->kind == TERN_K_REDUCE || p->op == TERN_OP_RNG || p->op == TERN_OP_IOTA || p->kind == TERN_K_SORT ||
+                 p->kind == TERN_K_SCATTER
+             ? 1
+             : 0;
 }
 
 static tern_rc check_dtypes(const tern_region *r, uint32_t n, const nest_prim *p, char *message, size_t size) {
@@ -115,11 +119,13 @@ static tern_rc check_dtypes(const tern_region *r, uint32_t n, const nest_prim *p
   uint32_t in = p->n_in ? r->values[nest_in(r, n, first)].dtype : out;
   if (p->op == TERN_OP_WHERE && r->values[nest_in(r, n, 0)].dtype != TERN_BOOL)
     return nest__fail(message, size, TERN_E_ARG, "WHERE (node %u): the condition is not bool", n);
-  for (uint32_t i = first; i < p->n_in && p->kind != TERN_K_GATHER; i++)
-    if (r->values[nest_in(r, n, i)].dtype != in)
+  const bool indexed = p->kind == TERN_K_GATHER || p->kind == TERN_K_SCATTER; /* input 1 has a dtype of its own */
+  for (uint32_t i = first; i < p->n_in; i++)
+    if (r->values[nest_in(r, n, i)].dtype != in && !(indexed && i == 1))
       return nest__fail(message, size, TERN_E_ARG, "%s (node %u): inputs of two dtypes, %s and %s", p->name, n,
                         nest_dtype_name(in), nest_dtype_name(r->values[nest_in(r, n, i)].dtype));
-  if (in >= TERN_DTYPE_END || out >= TERN_DTYPE_END || !(p->dtypes >> in & 1))
+  const bool added_bools = p->op == TERN_OP_SCATTER && in == TERN_BOOL && nest_attr(r, n, 0) == 0;
+  if (in >= TERN_DTYPE_END || out >= TERN_DTYPE_END || !(p->dtypes >> in & 1) || added_bools)
     return nest__fail(message, size, TERN_E_UNSUPPORTED, "%s (node %u) has no meaning for %s", p->name, n,
                       nest_dtype_name(in));
   const bool dot32 = p->op == TERN_OP_DOT && (in == TERN_I8 || in == TERN_U8) && out == TERN_I32;

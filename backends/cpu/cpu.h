@@ -8,7 +8,8 @@
 struct tern_kernel {
   tern_rc (*run)(const tern_kernel *, const tern_launch *);
   void (*destroy)(tern_kernel *); /* NULL: free() */
-  uint64_t (*workspace)(const tern_kernel *, const tern_word *words); /* bytes, where compile said UINT64_MAX; NULL: none */
+  uint64_t (*workspace)(const tern_kernel *,
+                        const tern_word *words); /* bytes, where compile said UINT64_MAX; NULL: none */
 };
 
 /* ---- map.c: elementwise instructions ---- */
@@ -58,13 +59,15 @@ int cpu_score(void);
 tern_rc cpu_error(tern_rc code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- compilers: each answers UNSUPPORTED for a region that is not its own. supports() must be pure ---- */
-tern_rc cpu_nest_supports(const tern_region *);   /* MAP and REDUCE regions of any number of nodes (exec*.c) */
+tern_rc cpu_nest_supports(const tern_region *); /* MAP and REDUCE regions of any number of nodes (exec*.c) */
 tern_rc cpu_nest_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
-tern_rc cpu_dot_supports(const tern_region *);    /* DOT (dot.c) */
+tern_rc cpu_dot_supports(const tern_region *); /* DOT (dot.c) */
 tern_rc cpu_dot_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
-tern_rc cpu_index_supports(const tern_region *);  /* GATHER, SORT, ARGSORT (index.c, sort.c) */
+tern_rc cpu_conv_supports(const tern_region *); /* CONV, CONV_DX, CONV_DW (conv*.c) */
+tern_rc cpu_conv_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
+tern_rc cpu_index_supports(const tern_region *); /* GATHER, SORT, ARGSORT, SCATTER (index.c, sort.c, scatter.c) */
 tern_rc cpu_index_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
-tern_rc cpu_scan_supports(const tern_region *);   /* CUMSUM .. CUMMIN (scan.c) */
+tern_rc cpu_scan_supports(const tern_region *); /* CUMSUM .. CUMMIN (scan.c) */
 tern_rc cpu_scan_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
 
 static inline char *cpu_arg(const tern_launch *l, uint32_t slot) {

@@ -14,7 +14,8 @@ bool index_array_read(const tern_region *r, uint32_t v, bool output, struct inde
     base = &r->values[value->slot];
     x->offset = value->offset;
   }
-  if (base->kind != (output ? TERN_V_OUT : TERN_V_IN) || base->layout || base->slot >= r->n_args || base->alias >= 0)
+  const bool in_place = base->alias >= 0 && r->nodes[0].op != TERN_OP_SCATTER;
+  if (base->kind != (output ? TERN_V_OUT : TERN_V_IN) || base->layout || base->slot >= r->n_args || in_place)
     return false;
   x->dtype = value->dtype;
   x->slot = base->slot;
@@ -146,6 +147,7 @@ tern_rc cpu_index_supports(const tern_region *r) {
   struct index_array data, index, out;
   if (r->n_nodes != 1) return TERN_E_UNSUPPORTED;
   if (is_sort(r)) return sort_supports(r);
+  if (r->nodes[0].op == TERN_OP_SCATTER) return scatter_supports(r);
   if (r->nodes[0].op != TERN_OP_GATHER) return TERN_E_UNSUPPORTED;
   return gather_read(r, &data, &index, &out) ? TERN_OK : TERN_E_UNSUPPORTED;
 }
@@ -154,6 +156,7 @@ tern_rc cpu_index_compile(const tern_region *r, tern_kernel **kernel, tern_kerne
   const tern_rc rc = cpu_index_supports(r);
   if (rc) return rc;
   if (is_sort(r)) return sort_compile(r, kernel, info);
+  if (r->nodes[0].op == TERN_OP_SCATTER) return scatter_compile(r, kernel, info);
   struct gather_kernel *const k = calloc(1, sizeof *k);
   if (!k) return cpu_error(TERN_E_OOM, "gather: no memory for a kernel of %zu bytes", sizeof *k);
   k->base.run = gather_run;

@@ -1,4 +1,4 @@
-/* What index.c and sort.c share: reading a region's one node, and a launch's sizes and strides. */
+/* What index.c, sort.c and scatter.c share: reading a region's one node, and a launch's sizes and strides. */
 #ifndef TERN_CPU_INDEX_H_
 #define TERN_CPU_INDEX_H_
 #include "cpu.h"
@@ -19,4 +19,6 @@ char *index_array_resolve(const struct index_array *x, const tern_word *words, c
 
 tern_rc sort_compile(const tern_region *r, tern_kernel **kernel, tern_kernel_info *info);
 tern_rc sort_supports(const tern_region *r);
+tern_rc scatter_compile(const tern_region *r, tern_kernel **kernel, tern_kernel_info *info);
+tern_rc scatter_supports(const tern_region *r);
 #endif

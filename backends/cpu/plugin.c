@@ -294,6 +294,7 @@ static const struct {
   tern_rc (*compile)(const tern_region *, tern_kernel **, tern_kernel_info *);
 } compilers[] = {{cpu_nest_supports, cpu_nest_compile},
                  {cpu_dot_supports, cpu_dot_compile},
+                 {cpu_conv_supports, cpu_conv_compile},
                  {cpu_index_supports, cpu_index_compile},
                  {cpu_scan_supports, cpu_scan_compile}};
 enum { N_COMPILERS = sizeof compilers / sizeof *compilers };

@@ -8,10 +8,9 @@
 static const struct {
   tern_rc (*supports)(tern_dev *, const tern_region *);
   tern_rc (*compile)(tern_dev *, const tern_region *, tern_kernel **, tern_kernel_info *);
-} kinds[] = {{ocl_dot_supports, ocl_dot_compile},
-             {ocl_gather_supports, ocl_gather_compile},
-             {ocl_sort_supports, ocl_sort_compile},
-             {ocl_scan_supports, ocl_scan_compile},
+} kinds[] = {{ocl_dot_supports, ocl_dot_compile},       {ocl_conv_supports, ocl_conv_compile},
+             {ocl_gather_supports, ocl_gather_compile}, {ocl_scatter_supports, ocl_scatter_compile},
+             {ocl_sort_supports, ocl_sort_compile},     {ocl_scan_supports, ocl_scan_compile},
              {ocl_region_supports, ocl_region_compile}};
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 

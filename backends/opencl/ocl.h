@@ -104,7 +104,7 @@ struct tern_queue {
   uint32_t n_ring; /* oldest first */
   tern_rc failed;
   char why[200];
-  cl_mem flag;       /* 4 ints that an index out of range sets: {set, index low, index high, axis size} */
+  cl_mem flag; /* 4 ints that an index out of range sets: {1 GATHER or 2 SCATTER, index low, index high, axis size} */
   cl_int *flag_host; /* where a signal reads them to */
   bool flagged;      /* a launch since the last signal may have set them */
   char *stage[2];    /* staging of small uploads, two halves of OCL_STAGE_HALF */
@@ -226,8 +226,12 @@ tern_rc ocl_region_supports(tern_dev *dev, const tern_region *r); /* region.c: M
 tern_rc ocl_region_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
 tern_rc ocl_dot_supports(tern_dev *dev, const tern_region *r); /* dot.c */
 tern_rc ocl_dot_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
+tern_rc ocl_conv_supports(tern_dev *dev, const tern_region *r); /* conv.c: CONV, CONV_DX, CONV_DW */
+tern_rc ocl_conv_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
 tern_rc ocl_gather_supports(tern_dev *dev, const tern_region *r); /* gather.c */
 tern_rc ocl_gather_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
+tern_rc ocl_scatter_supports(tern_dev *dev, const tern_region *r); /* scatter.c */
+tern_rc ocl_scatter_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
 tern_rc ocl_sort_supports(tern_dev *dev, const tern_region *r); /* sort.c: SORT, ARGSORT */
 tern_rc ocl_sort_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
 tern_rc ocl_scan_supports(tern_dev *dev, const tern_region *r); /* scan.c: CUMSUM .. CUMMIN */

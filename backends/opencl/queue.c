@@ -205,11 +205,13 @@ static tern_rc check_flag(tern_queue *q) {
   if (!f[0]) return TERN_OK;
   const long long index = (long long)((uint64_t)(uint32_t)f[2] << 32 | (uint32_t)f[1]);
   const cl_int size = f[3], zero[4] = {0};
+  const bool scatter = f[0] == 2;
   memset(f, 0, 4 * sizeof *f);
   const cl_int err = clEnqueueWriteBuffer(q->q, q->flag, CL_TRUE, 0, sizeof zero, zero, 0, NULL, NULL);
   if (err != CL_SUCCESS) return fail(q, async_status(err), "clearing the index flag", err);
-  return ocl_error(q->dev->drv, q->dev->id, TERN_E_ARG,
-                   "gather: index %lld is out of range for an axis of size %d; 0 was read in its place", index, size);
+  return ocl_error(q->dev->drv, q->dev->id, TERN_E_ARG, "%s: index %lld is out of range for an axis of size %d; %s",
+                   scatter ? "scatter" : "gather", index, size,
+                   scatter ? "its update was dropped" : "0 was read in its place");
 }
 
 tern_rc ocl_queue_sync(tern_dev *dev, tern_queue *q, uint64_t ticket, uint64_t timeout_ns) {

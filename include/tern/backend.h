@@ -14,7 +14,7 @@ extern "C" {
 #define TERN_SA _Static_assert
 #endif
 #define TERN_ABI_MAJOR 0u
-#define TERN_ABI_MINOR 1u
+#define TERN_ABI_MINOR 2u
 #define TERN_ABI ((TERN_ABI_MAJOR << 16) | TERN_ABI_MINOR)
 #define TERN_MAX_RANK 8
 
@@ -132,16 +132,26 @@ typedef enum tern_dtype {
   /* --- DOT: a [batch.., M, K], b [batch.., K, N], out [batch.., M, N]; a batch dim of an input may be a literal 1.    \
      Innermost-stride literals cover the last two dims. I8/U8 inputs may have an I32 out. --- */                    \
   X(DOT, 400, 2, DOT, NUM)                                                                                          \
+  /* --- CONV: n = attr0 spatial dims, 1 or 2; x [N, C, I..], w [O, C/G, K..], y [N, O, J..]; attr1 = groups G, then for each spatial  \
+     dim stride, dilation, pad before. y[n,o,j] = sum over c, k of x[n, g C/G + c, j stride + k dilation - pad] w[o,c,k], g = o / (O/G); \
+     x counts as 0 outside. Any strides (NHWC is a permuted view). float16, bfloat16, float32 accumulate in at least float32 --- */ \
+  X(CONV, 420, 2, CONV, FLOAT)    /* x, w: y */                                                                     \
+  X(CONV_DX, 421, 2, CONV, FLOAT) /* y, w: x, its gradient with respect to x; also the transposed convolution */    \
+  X(CONV_DW, 422, 2, CONV, FLOAT) /* x, y: w, its gradient with respect to w */                                     \
   /* --- data movement with indices --- */                                                                          \
   X(GATHER, 500, 2, GATHER, ANY) /* data [O, A, I], index [J] of I32 or I64, out [O, J, I]; negative counts from the end */ \
   X(SORT, 501, 1, SORT, ANY)     /* [O, A]: stable along the last dim; NaN last; attr0: 1 = descending (NaN first) */ \
   X(ARGSORT, 502, 1, SORT, ANY)  /* out: I64 */                                                                     \
+  X(SCATTER, 510, 3, SCATTER, ANY) /* base [O, A, I] (or a rank-0 CONST or PARAM), index [J] of I32 or I64, src [O, J, I]; out [O, A, I] = \
+     base, then for j ascending out[o, index[j], i] is attr0 0: += (not BOOL), 1: =, 2: max=, 3: min= src[o, j, i]. Negative counts from   \
+     the end; out of range is dropped (and reported as GATHER does). The order of j is kept: the same bits in every run. out may  \
+     be the same memory as base (then out's alias says so) */                                                           \
   /* --- no tensor inputs --- */                                                                                    \
   X(RNG, 600, 2, MAP, U64)       /* in: key, counter (rank-0 U64 PARAMs); attr0 = stream s. out U32: element i (row-major) is    \
      word i % 4 of Philox4x32-10 with counter {lo32(counter + i/4), hi32(counter + i/4), s, 0} and key {lo32(key), hi32(key)} */ \
   X(IOTA, 601, 0, MAP, ANY)      /* out: the index along dim attr0, as out's dtype */
 
-enum { TERN_K_MAP = 1, TERN_K_REDUCE, TERN_K_SCAN, TERN_K_DOT, TERN_K_GATHER, TERN_K_SORT };
+enum { TERN_K_MAP = 1, TERN_K_REDUCE, TERN_K_SCAN, TERN_K_DOT, TERN_K_GATHER, TERN_K_SORT, TERN_K_CONV, TERN_K_SCATTER };
 enum { /* dtype sets, bit d = dtype d */
   TERN_D_BOOL = 1 << TERN_BOOL,
   TERN_D_SINT = 1 << TERN_I8 | 1 << TERN_I16 | 1 << TERN_I32 | 1 << TERN_I64,
@@ -196,7 +206,7 @@ typedef struct tern_value {
   uint16_t dtype, rank;
   uint8_t kind, pad[3];
   uint32_t slot;
-  int32_t alias;  /* OUT of a MAP region: number of the IN argument that is the same memory in the same layout (in place), else -1 */
+  int32_t alias;  /* OUT of a MAP region or a SCATTER: number of the IN argument that is the same memory in the same layout (in place), else -1 */
   tern_word imm;
   int64_t offset; /* VIEW only, in elements */
   int64_t shape[TERN_MAX_RANK];  /* >= 1 at launch: the core never sends empty work. A literal 1 broadcasts (its stride is 0) */

@@ -249,6 +249,7 @@ static bool make_iota(const void *context, int k, problem *p) {
 void run_indexed(runner *run) {
   run_dot(run);
   run_gather(run);
+  run_scatter(run);
   run_sorts(run);
   char name[128];
   for (uint32_t stream = 0; stream < 2; stream++) {

@@ -16,7 +16,7 @@ typedef struct options {
   const char *settings[32];  /* "key=value" for host->option */
   int n_settings, device;    /* device: -1 = every visible one */
   bool quick, json, verbose, progress;
-  unsigned slice; /* one case in so many, chosen by a hash of its name; 0 and 1: all */
+  unsigned slice;   /* one case in so many, chosen by a hash of its name; 0 and 1: all */
   long min_claimed; /* of one device; less is a failure */
   int max_shown;    /* failures printed in full */
 } options;
@@ -51,7 +51,7 @@ void report_device_end(report *);
 int report_end(report *); /* the exit status */
 bool wanted(report *, const char *name);
 bool report_begin_check(report *, const char *name); /* wanted? then it is what a crash handler names */
-void report_current(const char *name); /* what a crash handler names */
+void report_current(const char *name);               /* what a crash handler names */
 
 /* ---- plugin.c ---- */
 
@@ -149,7 +149,7 @@ typedef struct problem {
   uint8_t n_in, n_out, n_sizes, n_space, n_attrs;
   uint8_t role[MAX_SIZES];
   int64_t size[MAX_SIZES];
-  tern_word attr[2];
+  tern_word attr[8];
   operand arg[MAX_OPERANDS];
   bool wide;    /* a class without TERN_R_IDX32 */
   bool special; /* inputs include NaN, infinities and extreme numbers */
@@ -187,7 +187,7 @@ void b_out(builder *, int o, uint32_t x);
 
 /* ---- values.c, tolerance.c ---- */
 void fill_inputs(const problem *, unsigned char *image);
-/* How far `got` may be from `want`; scale: sum of magnitudes that went in (SUM, DOT, CUMSUM), else 0 */
+/* How far `got` may be from `want`; scale: sum of magnitudes that went in (is_sum), else 0 */
 bool close_enough(const problem *, uint32_t dtype, tern_word want, tern_word got, double scale);
 double ulps_of(uint32_t op); /* 0: exact */
 
@@ -209,10 +209,14 @@ void run_case(runner *, const char *name, make_problem, const void *context);
 /* Launch and wait; *at: byte of the image of each argument */
 tern_rc launch_image(device *, tern_queue *, const tern_kernel *, uint64_t workspace, const problem *, tern_mem *image);
 
-/* ---- cases.c, cases_long.c, cases_index.c, composites.c ---- */
+/* ---- cases.c, cases_long.c, cases_index.c, cases_scatter.c, composites.c ---- */
 void run_primitives(runner *);
 void run_long_sums(runner *);
 void run_indexed(runner *);
+void run_convolutions(runner *);
+bool is_sum(uint32_t op);
+double conv_terms(const problem *); /* how many products one result of a CONV .. CONV_DW adds up */
+void run_scatter(runner *);
 void run_composites(runner *);
 void operand_dense(problem *, int i, uint8_t kind, uint32_t dtype, uint8_t fill);
 #endif

@@ -52,42 +52,39 @@ static bool parse(int argc, char **argv, options *o) {
   return o->path != NULL;
 }
 
-/* The region's GATHER with an index out of range: an error at once on a host-memory device, else at the next sync.
+/* GATHER or SCATTER with an index out of range: an error at once on a host-memory device, else at the next sync.
    Last, since a queue that failed stays failed. */
-static bool make_outside(problem *p) {
+static operand outside_operand(uint8_t kind, uint32_t dtype, uint8_t rank, uint8_t middle) {
+  operand o = {.kind = kind, .dtype = (uint8_t)dtype, .rank = rank, .stride = {1, 1, 1}, .alias = -1, .same_as = ONE};
+  if (rank == 3) o.stride[0] = 4; /* [1, 4 or 3, 1] */
+  o.dim[0] = rank == 3 ? 0 : middle;
+  o.dim[1] = middle;
+  o.dim[2] = 2;
+  return o;
+}
+
+static void make_outside(problem *p, uint32_t op) {
   memset(p, 0, sizeof *p);
   for (int i = 0; i < MAX_OPERANDS; i++) p->arg[i] = (operand){.alias = -1, .same_as = ONE};
   const int64_t size[] = {1, 4, 1, 3};
-  p->op = TERN_OP_GATHER;
-  p->n_in = 2;
+  const bool scatter = op == TERN_OP_SCATTER;
+  p->op = op;
+  p->n_in = scatter ? 3 : 2;
   p->n_out = 1;
   p->n_sizes = 4;
+  p->n_attrs = scatter;
   for (int d = 0; d < 4; d++) {
     p->size[d] = size[d];
     p->role[d] = ROLE_FIXED;
   }
-  p->arg[0] = (operand){.kind = TERN_V_IN,
-                        .dtype = TERN_F32,
-                        .rank = 3,
-                        .dim = {0, 1, 2},
-                        .stride = {4, 1, 1},
-                        .alias = -1,
-                        .same_as = ONE};
-  p->arg[1] = (operand){
-      .kind = TERN_V_IN, .dtype = TERN_I64, .rank = 1, .dim = {3}, .stride = {1}, .alias = -1, .same_as = ONE};
-  p->arg[2] = (operand){.kind = TERN_V_OUT,
-                        .dtype = TERN_F32,
-                        .rank = 3,
-                        .dim = {0, 3, 2},
-                        .stride = {3, 1, 1},
-                        .alias = -1,
-                        .same_as = ONE};
+  p->arg[0] = outside_operand(TERN_V_IN, TERN_F32, 3, 1);
+  p->arg[1] = outside_operand(TERN_V_IN, TERN_I64, 1, 3);
+  p->arg[2] = outside_operand(scatter ? TERN_V_IN : TERN_V_OUT, TERN_F32, 3, 3);
+  if (scatter) p->arg[3] = outside_operand(TERN_V_OUT, TERN_F32, 3, 1);
   canonicalise(p);
-  return true;
 }
 
-static void check_outside(device *d, report *r) {
-  static const char *const name = "GATHER, index out of range";
+static void check_outside(device *d, report *r, uint32_t op, const char *name) {
   if (!report_begin_check(r, name)) return;
   problem p;
   builder *b = calloc(1, sizeof *b);
@@ -95,7 +92,7 @@ static void check_outside(device *d, report *r) {
   tern_kernel *kernel = NULL;
   uint64_t used, workspace = 0;
   uint32_t fixed = 0;
-  make_outside(&p);
+  make_outside(&p, op);
   if (b && image && build(b, &p) && place(&p, &used) && used <= 4096 && !d->api->supports(d->dev, &b->region, &fixed) &&
       !fixed) {
     const int64_t bad[] = {0, 4, -5};
@@ -143,10 +140,13 @@ static void check_device(subject *s, report *r, uint32_t i, const tern_device_in
       run_primitives(&run);
       run_long_sums(&run);
       run_indexed(&run);
+      run_convolutions(&run);
       run_composites(&run);
       runner_close(&run);
     }
-    check_outside(&d, r);
+    check_outside(&d, r, TERN_OP_GATHER, "GATHER, index out of range");
+    dev_queue_renew(&d);
+    check_outside(&d, r, TERN_OP_SCATTER, "SCATTER, index out of range");
     device_stop(&d);
     expect(r, d.live == 0, "tern-check", "%ld blocks, queues or kernels were left open", (long)d.live);
     check_again(s, r, i, info);

@@ -297,7 +297,8 @@ static void lower_primitive(builder *b) {
   uint32_t in[MAX_OPERANDS] = {0};
   for (int i = 0; i < p->n_in; i++) in[i] = b_in(b, i);
   const uint32_t id = operand_value(b, p->n_in);
-  tern_word attr[2] = {p->attr[0], p->attr[1]};
+  tern_word attr[8];
+  memcpy(attr, p->attr, sizeof attr);
   int n_attrs = p->n_attrs;
   if (prim->kind == TERN_K_REDUCE) {
     attr[0] = reduced_mask(p);

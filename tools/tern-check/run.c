@@ -165,8 +165,7 @@ static bool compare(const runner *run, const problem *p, uint64_t used, bool sca
 
 /* What the sums take in, for their tolerance: the same op over magnitudes. */
 static bool magnitudes(runner *run, const problem *p, const tern_word *words, void *const *args, uint64_t used) {
-  const bool sum = p->op == TERN_OP_SUM || p->op == TERN_OP_DOT || p->op == TERN_OP_CUMSUM;
-  if (!sum || p->tight || p->arg[0].dtype < TERN_F16) return false;
+  if (!is_sum(p->op) || p->tight || p->arg[0].dtype < TERN_F16) return false;
   memcpy(run->scales, run->inputs, used);
   void *at[MAX_OPERANDS];
   for (uint32_t i = 0; i < run->now->region.n_args; i++) at[i] = run->scales + ((unsigned char *)args[i] - run->want);

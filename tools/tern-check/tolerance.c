@@ -48,9 +48,15 @@ static bool keeps_zero_sign(uint32_t op) {
   return op == TERN_OP_COPY || op == TERN_OP_NEG || op == TERN_OP_ABS || op == TERN_OP_COPYSIGN || op == TERN_OP_WHERE;
 }
 
+bool is_sum(uint32_t op) {
+  return op == TERN_OP_SUM || op == TERN_OP_DOT || op == TERN_OP_CUMSUM ||
+         (op >= TERN_OP_CONV && op <= TERN_OP_CONV_DW);
+}
+
 /* How many elements one result takes in. */
 static double terms(const problem *p) {
   if (p->op == TERN_OP_DOT) return (double)p->size[p->n_space + 1];
+  if (p->op >= TERN_OP_CONV && p->op <= TERN_OP_CONV_DW) return conv_terms(p);
   double n = 1;
   for (int d = 0; d < p->n_space; d++)
     if (p->role[d] != ROLE_MAP) n *= (double)p->size[d];
@@ -69,7 +75,7 @@ bool close_enough(const problem *p, uint32_t dtype, tern_word want, tern_word go
   if (want.f == got.f) return !keeps_zero_sign(p->op) || signbit(want.f) == signbit(got.f);
   double normal;
   const double ulp = spacing(dtype, fabs(want.f), &normal), ulps = ulps_of(p->op);
-  const bool sum = p->op == TERN_OP_SUM || p->op == TERN_OP_DOT || p->op == TERN_OP_CUMSUM;
+  const bool sum = is_sum(p->op);
   const bool product = p->op == TERN_OP_PROD || p->op == TERN_OP_CUMPROD;
   const bool half = dtype == TERN_F16 || dtype == TERN_BF16;
   double allowed = 0;

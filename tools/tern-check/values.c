@@ -71,7 +71,8 @@ void fill_inputs(const problem *p, unsigned char *image) {
     const operand *o = &p->arg[i];
     if (o->kind != TERN_V_IN || o->same_as != i) continue;
     for (int64_t k = 0; k < o->count; k++) {
-      const tern_word w = value(&state, o, p->special, p->op == TERN_OP_GATHER ? p->size[1] : 1);
+      const bool indexed = p->op == TERN_OP_GATHER || p->op == TERN_OP_SCATTER;
+      const tern_word w = value(&state, o, p->special, indexed ? p->size[1] : 1);
       eval_store(image + o->at, o->low + k, o->dtype, eval_fit(o->dtype, w));
     }
   }

@@ -1,0 +1,2 @@
+/* Convolution in the reference evaluator (see kit.c). */
+#include "../../backends/common/eval_conv.c"
