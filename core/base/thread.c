@@ -21,7 +21,10 @@ static struct {
   char first_text[1024];
 } process = {.once = PTHREAD_ONCE_INIT, .lock = PTHREAD_MUTEX_INITIALIZER};
 
+tern__listener tern__tape_listener;
+
 static void close_scopes(tern__thread *t, uint32_t depth, uint32_t outer) {
+  if (t->tape_depth > depth) tern__tape_listener.scope_end(t, depth);
   while (t->top > t->base) tern__unref(t->stack[--t->top]);
   t->base = outer;
   t->depth = depth;
@@ -32,10 +35,13 @@ static void thread_end(void *block) {
   tern__tls = t; /* other destructors may have cleared it; frees below need it */
   t->base = 0;
   close_scopes(t, 0, 0);
+  if (t->recorder) tern__tape_listener.thread_end(t);
   tern__error_flush(t);
   tern__headers_give_back(t);
   tern__pool_thread_end(t);
   tern__tls = NULL;
+  for (int i = 0; t->memo && i < TERN__MEMO_SLOTS; i++) free(t->memo[i]);
+  free(t->memo);
   free(t->stack);
   free(t);
 }
@@ -57,6 +63,7 @@ tern__thread *tern__thread_make(void) {
   if (*options->shadow) t->hooks |= TERN__HOOK_SHADOW;
   if (*options->trace) t->hooks |= TERN__HOOK_TRACE;
   if (!strcmp(options->sync, "1")) t->hooks |= TERN__HOOK_SYNC;
+  if (!strcmp(options->check_numerics, "1")) t->hooks |= TERN__HOOK_NUMERICS;
   tern__tls = t;
   return t;
 }
@@ -162,6 +169,7 @@ void tern_scope_end(tern_scope_mark *mark) {
     end_with_inner_scopes(t, mark);
     return;
   }
+  if (TERN__UNLIKELY(t->tape_depth > mark->depth)) tern__tape_listener.scope_end(t, mark->depth);
   uint32_t top = t->top;
   const uint32_t base = t->base;
   while (top > base) {

@@ -9,6 +9,7 @@
 #define TERN__LIKELY(x) __builtin_expect(!!(x), 1)
 #define TERN__UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define TERN__MAX_DEVICES 64
+#define TERN__MEMO_SLOTS 1024 /* a power of two */
 
 struct tern__device;
 struct tern__pool_cache;
@@ -36,8 +37,31 @@ static inline bool tern__refs_down(_Atomic uint32_t *refs) {
   return false;
 }
 
-/* Who wants to see every op on this thread. 0 = nobody: the fast path runs. */
-enum { TERN__HOOK_SHADOW = 1, TERN__HOOK_TRACE = 2, TERN__HOOK_SYNC = 4 };
+/* Who wants to see every op on this thread. 0 = nobody. TAPE alone leaves the fast path open. */
+enum {
+  TERN__HOOK_SHADOW = 1,
+  TERN__HOOK_TRACE = 2,
+  TERN__HOOK_SYNC = 4,
+  TERN__HOOK_NUMERICS = 8,
+  TERN__HOOK_TAPE = 16
+};
+
+struct tern__op;
+struct tern__recorder;
+struct tern__thread;
+/* How a view came from its tensor; each is an op of the table to whoever records. Attributes: RESHAPE and EXPAND none; PERMUTE the order, a
+   word an axis; SLICE the axis that was dropped or -1, then first element and step of each axis. */
+typedef enum { TERN__VIEW_RESHAPE, TERN__VIEW_PERMUTE, TERN__VIEW_SLICE, TERN__VIEW_EXPAND } tern__view_kind;
+/* What the layers above put here when they first need it (a tape when it begins). Each returns false with the error set. */
+typedef struct tern__listener {
+  bool (*op)(struct tern__thread *t, const struct tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr,
+             int n_attr, tern_tensor *const *out, int n_out);
+  bool (*view)(struct tern__thread *t, tern__view_kind kind, tern_tensor *from, const tern_word *attr, int n_attr,
+               tern_tensor *view);
+  void (*scope_end)(struct tern__thread *t, uint32_t depth); /* scopes deeper than depth are closed now */
+  void (*thread_end)(struct tern__thread *t);
+} tern__listener;
+extern tern__listener tern__tape_listener;
 
 enum { TERN__ERROR_NONE, TERN__ERROR_UNREAD, TERN__ERROR_READ };
 
@@ -48,8 +72,11 @@ typedef struct tern__thread {
   uint32_t depth; /* open scopes */
   uint32_t hooks;
   uint32_t free_headers_count;
-  tern_tensor *free_headers;   /* linked through their first pointer-sized spare field */
-  struct tern__device *device; /* override of tern_with_device, else NULL */
+  tern_tensor *free_headers;       /* linked through their first pointer-sized spare field */
+  struct tern__device *device;     /* override of tern_with_device, else NULL */
+  struct tern__memo **memo;        /* calls seen before; NULL until the first */
+  struct tern__recorder *recorder; /* of the tapes; NULL until the first */
+  uint32_t tape_depth; /* scopes open when the newest tape began; 0 = no tape, or one outside of any scope */
   struct tern__pool_cache *pool[TERN__MAX_DEVICES];
   bool warned_big_scope;
   uint8_t error_state;

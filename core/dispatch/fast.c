@@ -69,6 +69,14 @@ static inline bool same_shape(const tern_tensor *a, const tern_tensor *b) {
   return true;
 }
 
+/* A result that a tape may record. */
+static inline tern_tensor *seen(tern__thread *t, const tern__op *op, tern_tensor *a, tern_tensor *b, int n,
+                                tern_tensor *out) {
+  if (TERN__LIKELY(!t->hooks) || !out) return out;
+  tern_tensor *const in[] = {a, b};
+  return tern__tape_listener.op(t, op, in, n, NULL, 0, &out, 1) ? out : NULL;
+}
+
 static tern_tensor *slow(const tern__op *op, tern_tensor *a, tern_tensor *b, int n) {
   tern_tensor *const in[] = {a, b};
   return tern__run(op, in, n, NULL, 0);
@@ -76,14 +84,15 @@ static tern_tensor *slow(const tern__op *op, tern_tensor *a, tern_tensor *b, int
 
 tern_tensor *tern__run1(const tern__op *op, tern_tensor *x) {
   tern__thread *t = tern__tls;
-  if (TERN__UNLIKELY(!t || t->hooks || !plain(x) || x->numel == 0 || x->numel > INT32_MAX)) return slow(op, x, NULL, 1);
+  if (TERN__UNLIKELY(!t || t->hooks & ~TERN__HOOK_TAPE || !plain(x) || x->numel == 0 || x->numel > INT32_MAX))
+    return slow(op, x, NULL, 1);
   tern__kernel_class *k = atomic_load_explicit(entry(x->device, op, x->dtype, V), memory_order_acquire);
   if (TERN__UNLIKELY(!k)) return slow(op, x, NULL, 1);
   tern_tensor *out = result_like(t, x, k->out_dtype);
   if (TERN__UNLIKELY(!out)) return NULL;
   const tern_arg args[] = {arg_of(x), arg_of(out)};
   const tern_word words[] = {{.i = x->numel}};
-  return finish(t, out, k, args, 2, words, 1);
+  return seen(t, op, x, NULL, 1, finish(t, out, k, args, 2, words, 1));
 }
 
 /* One operand is a host scalar. */
@@ -106,12 +115,12 @@ static tern_tensor *with_param(tern__thread *t, const tern__op *op, tern_tensor 
 
 tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   tern__thread *t = tern__tls;
-  if (TERN__UNLIKELY(!t || t->hooks || !plain(a) || !plain(b))) {
-    if (t && !t->hooks && a && b && a->live == TERN__LIVE && b->live == TERN__LIVE) {
+  if (TERN__UNLIKELY(!t || t->hooks & ~TERN__HOOK_TAPE || !plain(a) || !plain(b))) {
+    if (t && !(t->hooks & ~TERN__HOOK_TAPE) && a && b && a->live == TERN__LIVE && b->live == TERN__LIVE) {
       tern_tensor *out = b->flags & TERN__WEAK   ? with_param(t, op, a, b, VP)
                          : a->flags & TERN__WEAK ? with_param(t, op, b, a, PV)
                                                  : NULL;
-      if (out) return out;
+      if (out) return seen(t, op, a, b, 2, out);
     }
     return slow(op, a, b, 2);
   }
@@ -134,16 +143,16 @@ tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   const tern_word words[] = {{.i = like->numel}};
   if (pattern == VV_SAME) {
     const tern_arg args[] = {arg_of(a), arg_of(out)};
-    return finish(t, out, k, args, 2, words, 1);
+    return seen(t, op, a, b, 2, finish(t, out, k, args, 2, words, 1));
   }
   const tern_arg args[] = {arg_of(a), arg_of(b), arg_of(out)};
-  return finish(t, out, k, args, 3, words, 1);
+  return seen(t, op, a, b, 2, finish(t, out, k, args, 3, words, 1));
 }
 
 tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor *b) {
   tern__thread *t = tern__tls;
-  if (TERN__UNLIKELY(!t || t->hooks || !plain(a) || !plain(b) || a->rank != 2 || b->rank != 2 || a->dtype != b->dtype ||
-                     a->device != b->device || a->shape[1] != b->shape[0]))
+  if (TERN__UNLIKELY(!t || t->hooks & ~TERN__HOOK_TAPE || !plain(a) || !plain(b) || a->rank != 2 || b->rank != 2 ||
+                     a->dtype != b->dtype || a->device != b->device || a->shape[1] != b->shape[0]))
     return NULL;
   const int64_t m = a->shape[0], depth = a->shape[1], n = b->shape[1];
   if (m == 0 || n == 0 || depth == 0 || a->numel > INT32_MAX || b->numel > INT32_MAX || m > INT32_MAX / n) return NULL;
@@ -154,7 +163,7 @@ tern_tensor *tern__run_matrices(const tern__op *op, tern_tensor *a, tern_tensor 
   if (!out) return NULL;
   const tern_arg args[] = {arg_of(a), arg_of(b), arg_of(out)};
   const tern_word words[] = {{.i = m}, {.i = depth}, {.i = n}, {.i = depth}, {.i = n}, {.i = n}};
-  if (TERN__LIKELY(k->workspace == 0)) return finish(t, out, k, args, 3, words, 6);
+  if (TERN__LIKELY(k->workspace == 0)) return seen(t, op, a, b, 2, finish(t, out, k, args, 3, words, 6));
   tern__unref(out);
   return NULL;
 }

@@ -72,6 +72,41 @@ static tern_rc shadow(tern__thread *t, const tern__call *c, tern_tensor *out) {
   return rc;
 }
 
+/* ---- numerics ---- */
+
+static tern_rc check_numerics(tern__thread *t, const tern__call *c, tern_tensor *out) {
+  const tern_dtype d = (tern_dtype)out->dtype;
+  if (!tern__is_float(d) || out->numel == 0) return TERN_OK;
+  const uint32_t hooks = t->hooks;
+  t->hooks = 0;
+  tern_scope_mark mark = tern_scope_begin();
+  const size_t item = tern__dtype_size[d], bytes = (size_t)out->numel * item;
+  char *data = malloc(bytes);
+  tern_rc rc = data ? tern_to_host(out, data, bytes) : tern__fail(TERN_E_OOM, "check_numerics: out of host memory");
+  for (int64_t i = 0; i < out->numel && !rc; i++) {
+    const double x = tern__word_double(tern__load(d, data + (size_t)i * item), d);
+    if (isfinite(x)) continue;
+    char shape[200], operands[600] = "";
+    for (int k = 0, at = 0; k < c->n_in && k < 4; k++) {
+      char one[200];
+      if (c->in[k] != TERN_NONE)
+        at += snprintf(operands + at, sizeof operands - (size_t)at, "%s%s", k ? ", " : "",
+                       tern__shape_text(one, c->in[k]->rank, c->in[k]->shape));
+      if (at >= (int)sizeof operands) break;
+    }
+    rc = tern__fail(TERN_E_ARG,
+                    "check_numerics: %s is the first op to give %s: element %lld of a result of shape %s, %s, on %s, "
+                    "from operands of shape %s; "
+                    "look at its operands with tern_print",
+                    c->op->name, isnan(x) ? "NaN" : "infinity", (long long)i,
+                    tern__shape_text(shape, out->rank, out->shape), tern_dtype_name(d), out->device->name, operands);
+  }
+  free(data);
+  tern_scope_end(&mark);
+  t->hooks = hooks;
+  return rc;
+}
+
 tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint64_t began) {
   tern_rc rc = TERN_OK;
   if (t->hooks & TERN__HOOK_SYNC && out->device->queue) {
@@ -84,7 +119,11 @@ tern_rc tern__after(tern__thread *t, const tern__call *c, tern_tensor *out, uint
     }
   }
   if (t->hooks & TERN__HOOK_TRACE) trace_op(c, out, began);
-  if (!rc && t->hooks & TERN__HOOK_SHADOW) rc = shadow(t, c, out);
+  if (!rc && t->hooks & TERN__HOOK_SHADOW && c->op->infer) rc = shadow(t, c, out);
+  if (!rc && t->hooks & TERN__HOOK_NUMERICS) rc = check_numerics(t, c, out);
+  if (!rc && t->hooks & TERN__HOOK_TAPE &&
+      !tern__tape_listener.op(t, c->op, c->in, c->n_in, c->attr, c->n_attr, &out, 1))
+    rc = tern__recorded();
   return rc;
 }
 

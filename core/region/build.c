@@ -73,6 +73,11 @@ static int operand_value(tern__builder *b, int i) {
     return id;
   }
   v->slot = slot;
+  if (a->kind == TERN_V_OUT && a->alias != TERN__ONE) {
+    uint32_t ignored, donor;
+    numbers_of(q, a->alias, &ignored, &donor);
+    v->alias = (int32_t)donor;
+  }
   v->rank = a->rank;
   for (int d = 0; d < a->rank; d++) {
     const bool one = a->dim[d] == TERN__ONE;

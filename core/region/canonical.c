@@ -73,18 +73,24 @@ static void close_gap(tern__request *q, int kept) {
   q->n_space = (uint8_t)kept;
 }
 
+static bool same_memory(const tern__operand *a, const tern__operand *b) {
+  return b->kind == TERN_V_IN && a->storage == b->storage && a->offset == b->offset && a->dtype == b->dtype &&
+         a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank) &&
+         !memcmp(a->stride, b->stride, a->rank * sizeof *a->stride);
+}
+
 static void mark_duplicates(tern__request *q) {
   for (int i = 0; i < q->n_in + q->n_out; i++) {
     tern__operand *a = &q->arg[i];
     a->same_as = (uint8_t)i;
-    for (int j = 0; j < i && i < q->n_in; j++) {
-      const tern__operand *b = &q->arg[j];
-      if (a->kind == TERN_V_IN && b->kind == TERN_V_IN && a->storage == b->storage && a->offset == b->offset &&
-          a->dtype == b->dtype && a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank) &&
-          !memcmp(a->stride, b->stride, a->rank * sizeof *a->stride)) {
-        a->same_as = b->same_as;
-        break;
-      }
+    a->alias = TERN__ONE;
+    for (int j = 0; j < i && j < q->n_in && a->kind != TERN_V_PARAM; j++) {
+      if (!same_memory(a, &q->arg[j])) continue;
+      if (i < q->n_in)
+        a->same_as = q->arg[j].same_as;
+      else
+        a->alias = q->arg[j].same_as;
+      break;
     }
   }
 }
@@ -135,10 +141,12 @@ bool tern__stride_is_literal(const tern__request *q, const tern__operand *a, int
 
 bool tern__fits_int32(const tern__request *q) {
   int64_t space = 1;
-  for (int d = 0; d < q->n_sizes; d++) {
-    if (__builtin_mul_overflow(space, q->size[d], &space)) return false;
-  }
-  if (space > INT32_MAX && q->op->prim != TERN_OP_DOT && q->op->prim != TERN_OP_GATHER) return false;
+  for (int d = 0; d < q->n_sizes; d++)
+    if (__builtin_mul_overflow(space, q->size[d], &space)) space = INT64_MAX;
+  const uint32_t prim = q->op->prim; /* the sizes of these are not of one iteration space */
+  const bool apart = prim == TERN_OP_DOT || (prim >= TERN_OP_CONV && prim <= TERN_OP_CONV_DW) ||
+                     prim == TERN_OP_GATHER || prim == TERN_OP_SCATTER;
+  if (space > INT32_MAX && !apart) return false;
   for (int i = 0; i < q->n_in + q->n_out; i++) {
     const tern__operand *a = &q->arg[i];
     if (a->kind == TERN_V_PARAM) continue;
@@ -173,7 +181,7 @@ void tern__class_of(const tern__request *q, tern__class_key *key) {
   put(key, q->attr, q->n_attrs * sizeof *q->attr);
   for (int i = 0; i < q->n_in + q->n_out; i++) {
     const tern__operand *a = &q->arg[i];
-    const uint8_t about[] = {a->kind, a->dtype, a->rank, a->same_as};
+    const uint8_t about[] = {a->kind, a->dtype, a->rank, a->same_as, a->alias};
     put(key, about, sizeof about);
     if (a->kind == TERN_V_PARAM || a->same_as != i) continue;
     put(key, a->dim, a->rank);

@@ -25,10 +25,13 @@ typedef struct tern__operand {
   uint8_t kind; /* TERN_V_IN, TERN_V_OUT or TERN_V_PARAM */
   uint8_t dtype, rank;
   uint8_t same_as; /* number of an earlier operand that is the same memory in the same way; else its own number */
+  uint8_t alias;   /* OUT: number of the IN operand that is the same memory in the same way, TERN__ONE if none */
   uint8_t dim[TERN_MAX_RANK];            /* index into size[], or TERN__ONE */
   int64_t stride[TERN_MAX_RANK], offset; /* elements from the storage's start */
   tern__storage *storage;
   tern_word value; /* PARAM */
+  const tern_tensor
+      *weak; /* PARAM: the host scalar that it came from; NULL: an attribute; TERN_NONE: read from memory */
 } tern__operand;
 
 typedef struct tern__request {

@@ -15,6 +15,14 @@ static bool bad_axis(const char *op, int *axis, int rank) {
   return true;
 }
 
+/* A view that a tape may record. */
+static inline tern_tensor *seen(tern__view_kind kind, tern_tensor *from, const tern_word *attr, int n_attr,
+                                tern_tensor *view) {
+  tern__thread *t = tern__tls;
+  if (TERN__LIKELY(!view || !(t->hooks & TERN__HOOK_TAPE))) return view;
+  return tern__tape_listener.view(t, kind, from, attr, n_attr, view) ? view : NULL;
+}
+
 /* The strides with which the elements of t in row-major order have shape; false when no strides do. */
 static bool reshaped_strides(const tern_tensor *t, const tern_shape *shape, int64_t *stride) {
   int old = t->rank - 1;
@@ -104,9 +112,10 @@ static inline tern_tensor *dense_view(tern_tensor *t, const tern_shape *shape) {
 
 tern_tensor *tern_reshape(tern_tensor *t, tern_shape shape) {
   if (!tern__usable(t, "reshape", 1) || !(t = solid(t)) || !complete_shape(t, &shape)) return NULL;
-  if (TERN__LIKELY(t->flags & TERN__CONTIG)) return dense_view(t, &shape);
+  if (TERN__LIKELY(t->flags & TERN__CONTIG)) return seen(TERN__VIEW_RESHAPE, t, NULL, 0, dense_view(t, &shape));
   int64_t stride[TERN_MAX_RANK];
-  if (reshaped_strides(t, &shape, stride)) return with(t, shape.rank, shape.dim, stride, t->offset);
+  if (reshaped_strides(t, &shape, stride))
+    return seen(TERN__VIEW_RESHAPE, t, NULL, 0, with(t, shape.rank, shape.dim, stride, t->offset));
   tern_tensor *copy = tern_clone(t);
   return copy ? tern_reshape(copy, shape) : NULL;
 }
@@ -116,7 +125,8 @@ tern_tensor *tern_flatten(tern_tensor *t) { return tern_reshape(t, (tern_shape){
 tern_tensor *tern_permute(tern_tensor *t, const int *order, int n) {
   if (!tern__usable(t, "permute", 1) || !(t = solid(t))) return NULL;
   int64_t shape[TERN_MAX_RANK], stride[TERN_MAX_RANK];
-  unsigned seen = 0;
+  tern_word attr[TERN_MAX_RANK];
+  unsigned named = 0;
   if (order && n != t->rank) {
     tern__fail(TERN_E_ARG, "permute: %d axes were given for a tensor of rank %d", n, t->rank);
     return NULL;
@@ -124,15 +134,16 @@ tern_tensor *tern_permute(tern_tensor *t, const int *order, int n) {
   for (int d = 0; d < t->rank; d++) {
     int from = order ? order[d] : t->rank - 1 - d;
     if (bad_axis("permute", &from, t->rank)) return NULL;
-    if (seen >> from & 1) {
+    if (named >> from & 1) {
       tern__fail(TERN_E_ARG, "permute: axis %d is named twice", from);
       return NULL;
     }
-    seen |= 1u << from;
+    named |= 1u << from;
+    attr[d].i = from;
     shape[d] = t->shape[from];
     stride[d] = t->stride[from];
   }
-  return with(t, t->rank, shape, stride, t->offset);
+  return seen(TERN__VIEW_PERMUTE, t, attr, t->rank, with(t, t->rank, shape, stride, t->offset));
 }
 
 tern_tensor *tern_transpose(tern_tensor *t) {
@@ -170,8 +181,11 @@ tern_tensor *tern_slice(tern_tensor *t, const tern_range *ranges, int n) {
     return NULL;
   }
   int64_t shape[TERN_MAX_RANK], stride[TERN_MAX_RANK], offset = t->offset;
+  tern_word attr[1 + 2 * TERN_MAX_RANK] = {{.i = -1}};
   for (int d = 0; d < t->rank; d++) {
     int64_t first = 0;
+    attr[1 + 2 * d].i = 0;
+    attr[2 + 2 * d].i = 1;
     shape[d] = t->shape[d];
     stride[d] = t->stride[d];
     if (d >= n) continue;
@@ -182,8 +196,10 @@ tern_tensor *tern_slice(tern_tensor *t, const tern_range *ranges, int n) {
     slice_bounds(ranges[d], t->shape[d], &first, &shape[d]);
     offset += first * t->stride[d];
     if (shape[d] > 1) stride[d] *= ranges[d].step ? ranges[d].step : 1;
+    attr[1 + 2 * d].i = first;
+    attr[2 + 2 * d].i = ranges[d].step ? ranges[d].step : 1;
   }
-  return with(t, t->rank, shape, stride, offset);
+  return seen(TERN__VIEW_SLICE, t, attr, 1 + 2 * t->rank, with(t, t->rank, shape, stride, offset));
 }
 
 tern_tensor *tern_index(tern_tensor *t, int axis, int64_t i) {
@@ -195,11 +211,16 @@ tern_tensor *tern_index(tern_tensor *t, int axis, int64_t i) {
     return NULL;
   }
   int64_t shape[TERN_MAX_RANK], stride[TERN_MAX_RANK];
-  for (int d = 0; d + 1 < t->rank; d++) {
+  tern_word attr[1 + 2 * TERN_MAX_RANK] = {{.i = axis}};
+  for (int d = 0; d < t->rank; d++) {
+    attr[1 + 2 * d].i = d == axis ? at : 0;
+    attr[2 + 2 * d].i = 1;
+    if (d + 1 == t->rank) break;
     shape[d] = t->shape[d + (d >= axis)];
     stride[d] = t->stride[d + (d >= axis)];
   }
-  return with(t, t->rank - 1, shape, stride, t->offset + at * t->stride[axis]);
+  return seen(TERN__VIEW_SLICE, t, attr, 1 + 2 * t->rank,
+              with(t, t->rank - 1, shape, stride, t->offset + at * t->stride[axis]));
 }
 
 tern_tensor *tern_expand(tern_tensor *t, tern_shape shape) {
@@ -214,7 +235,7 @@ tern_tensor *tern_expand(tern_tensor *t, tern_shape shape) {
     stride[d] = have == shape.dim[d] && d >= extra ? t->stride[d - extra] : 0;
   }
   bad = bad || tern__numel(shape.rank, shape.dim) < 0;
-  if (!bad) return with(t, shape.rank, shape.dim, stride, t->offset);
+  if (!bad) return seen(TERN__VIEW_EXPAND, t, NULL, 0, with(t, shape.rank, shape.dim, stride, t->offset));
   char a[200], b[200];
   tern__fail(TERN_E_ARG, "expand: %s does not broadcast to %s; sizes must be equal or 1, aligned at the end",
              tern__shape_text(a, t->rank, t->shape),
@@ -238,7 +259,7 @@ tern_tensor *tern_squeeze(tern_tensor *t, int axis) {
     shape[rank] = t->shape[d];
     stride[rank++] = t->stride[d];
   }
-  return with(t, rank, shape, stride, t->offset);
+  return seen(TERN__VIEW_RESHAPE, t, NULL, 0, with(t, rank, shape, stride, t->offset));
 }
 
 tern_tensor *tern_expand_dims(tern_tensor *t, int axis) {
@@ -253,5 +274,5 @@ tern_tensor *tern_expand_dims(tern_tensor *t, int axis) {
     shape[d] = d == axis ? 1 : t->shape[d - (d > axis)];
     stride[d] = d == axis ? 1 : t->stride[d - (d > axis)];
   }
-  return with(t, t->rank + 1, shape, stride, t->offset);
+  return seen(TERN__VIEW_RESHAPE, t, NULL, 0, with(t, t->rank + 1, shape, stride, t->offset));
 }
