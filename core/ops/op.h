@@ -20,6 +20,21 @@ typedef struct tern__result {
   int64_t shape[TERN_MAX_RANK];
 } tern__result;
 
+/* One step of a backward pass, as an op's gradient rule sees it. in and out are the operands and results of the forward call: their data is
+   there only where the op's `keeps` says so; else only shape, dtype and device. */
+typedef struct tern__grad {
+  const struct tern__op *op;
+  tern_tensor *const *in, *const *out;
+  tern_tensor *const
+      *dout; /* gradients of out, of out's shape and dtype; TERN_NONE where none came (not with one output) */
+  const tern_word *attr;
+  int n_in, n_out, n_attr;
+  uint32_t wanted; /* bit i: din[i] is asked for; the rule may fill others, they are not used */
+} tern__grad;
+
+enum { TERN__KEEP_A = 1, TERN__KEEP_B = 2, TERN__KEEP_C = 4, TERN__KEEP_OUT = 1 << 16 };
+#define TERN__KEEP_IN(i) (1u << (i))
+
 typedef struct tern__op {
   const char *name;         /* as in tern_NAME */
   const char *family;       /* the file: "map", "reduce", ... */
@@ -30,6 +45,7 @@ typedef struct tern__op {
   uint32_t dtypes;          /* computed in one of these (bit d = dtype d) */
   uint8_t optional;         /* bit i: operand i may be TERN_NONE */
   uint32_t first_float : 1; /* integers are turned into a float first */
+  uint32_t draws : 1;       /* random numbers: no two calls are the same */
   /* Check operands, fill the request but for OUT storages (and canonical form), and the results. */
   tern_rc (*infer)(const tern__call *c, tern__request *q, tern__result *results);
   void (*lower)(tern__builder *b);
@@ -37,6 +53,11 @@ typedef struct tern__op {
       relative; /* tolerance of float results between devices, of float32 (float64: 1e-8 of it; 16-bit: their epsilon) */
   double ulp;
   double of_nothing; /* reductions: the result over no elements; NaN: an error */
+  /* The gradient rule: fills din[i] for every wanted i (they come filled with TERN_NONE: no gradient). Written with public ops, so that it can
+     be recorded itself. din[i] may have any shape that broadcasting in[i] gives, and another float dtype: the caller sums and casts. A din[i] of
+     NULL means that an op failed. NULL: no gradient flows through this op. */
+  void (*grad)(const tern__grad *g, tern_tensor **din);
+  uint32_t keeps; /* what the rule reads the data of: bit i input i, bit 16 + o output o */
 } tern__op;
 
 /* table.c: op number i, NULL past the last. Numbers begin at 1. */
@@ -74,6 +95,10 @@ void tern__operand_out(tern__request *q, int o, tern_dtype dtype, uint32_t ones)
 void tern__result_space(const tern__request *q, tern__result *r, tern_dtype dtype);
 /* axis in 0 .. rank-1 from a possibly negative one; -1 with an error. */
 int tern__axis(const char *op, int axis, int rank);
+
+/* random.c: where the process's generator stands. A pass that is repeated seeks to where it began. */
+uint64_t tern__random_position(void);
+void tern__random_seek(uint64_t position);
 
 /* Lowering of an op that is one node of its primitive, all inputs cast to what the request wants. */
 void tern__lower_prim(tern__builder *b);

@@ -7,4 +7,6 @@
 #include <tern/ops.h>
 #include <tern/device.h>
 #include <tern/io.h>
+#include <tern/tape.h>
+#include <tern/train.h>
 #endif
