@@ -148,14 +148,30 @@ TERN_API tern_tensor *tern_clone(tern_tensor *t);
 
 /* ---- variables ---- */
 
-/* name: for messages; frozen: not trainable */
-typedef struct tern_variable_opts { const char *name; int frozen; } tern_variable_opts;
+/* name: for messages and files; frozen: not trainable (tapes do not watch it); device: where it lives, NULL = where `initial` is. */
+typedef struct tern_variable_opts { const char *name; int frozen; const char *device; } tern_variable_opts;
 /* A tensor whose value can be replaced. Owned: end it with tern_release. Starts as a copy of `initial`. */
 TERN_API tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_opts *opts);
-/* Replace the value; shape must be the same, dtype is converted. Tensors that were computed or viewed before keep theirs. */
+/* Replace the value; shape must be the same, dtype is converted. Tensors that were computed or viewed before keep theirs. In place
+   when nobody else holds the memory. Tapes do not record assignments, and keep the values that they saw. */
 TERN_API tern_rc tern_assign(tern_tensor *variable, tern_tensor *value);
+/* variable += value, which broadcasts to it. */
+TERN_API tern_rc tern_assign_add(tern_tensor *variable, tern_tensor *value);
+/* variable -= value. */
+TERN_API tern_rc tern_assign_sub(tern_tensor *variable, tern_tensor *value);
+/* How a sparse update combines what is there with what comes. */
+typedef enum tern_scatter_mode { TERN_SCATTER_ADD = 0, TERN_SCATTER_SET, TERN_SCATTER_MAX, TERN_SCATTER_MIN } tern_scatter_mode;
+/* Slices of the variable along axis 0 at the integer indices combined with updates, whose shape is that of the indices followed by that
+   of a slice; an index that occurs twice counts twice, in order. */
+TERN_API tern_rc tern_assign_scatter(tern_tensor *variable, tern_tensor *indices, tern_tensor *updates, tern_scatter_mode mode);
 /* The variable's name; "" when it has none. */
 TERN_API const char *tern_variable_name(const tern_tensor *variable);
+/* Whether t is a variable. */
+TERN_API int tern_is_variable(const tern_tensor *t);
+/* Whether t is a variable that tapes watch. */
+TERN_API int tern_trainable(const tern_tensor *variable);
+/* Watch it or not, from now on. */
+TERN_API tern_rc tern_set_trainable(tern_tensor *variable, int trainable);
 
 #ifdef __cplusplus
 }
