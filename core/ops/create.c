@@ -199,6 +199,16 @@ tern_tensor *tern_eye(int64_t rows, int64_t columns, int k, tern_dtype dtype) {
 
 /* ---- moving ---- */
 
+static void grad_to(const tern__grad *g, tern_tensor **din) { din[0] = tern_to(g->dout[0], g->in[0]->device->name); }
+
+const tern__op tern__op_to = {.name = "to",
+                              .family = "create",
+                              .operands = "x, device",
+                              .doc = "x on another device",
+                              .number = TERN__N_to,
+                              .dtypes = TERN_D_ANY,
+                              .grad = grad_to};
+
 tern_tensor *tern_to(tern_tensor *t, const char *name) {
   if (!tern__usable(t, "to", 1)) return NULL;
   tern__device *d = tern__device_named(name);
@@ -216,7 +226,7 @@ tern_tensor *tern_to(tern_tensor *t, const char *name) {
   if (!out) return NULL;
   const uint64_t item = tern__dtype_size[t->dtype];
   if (!tern__copy_bytes(out->storage, 0, dense->storage, (uint64_t)dense->offset * item, (uint64_t)t->numel * item))
-    return tern__push(out);
+    return tern__done(&tern__op_to, &t, 1, NULL, 0, tern__push(out));
   tern__unref(out);
   return NULL;
 }

@@ -1,26 +1,12 @@
 /* Picking, one-hot, sorting, joining, padding. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
+#include "ops/scatter.h"
 #include "ops/table.h"
 #include "tensor/dtype.h"
 #include <tern/ops.h>
 
 /* ---- take: data [O, A, I], indices [J], out [O, J, I]; the public shape is the call's business ---- */
-
-static void fixed_operand(tern__operand *a, uint8_t kind, tern_tensor *t, tern_dtype dtype, int rank,
-                          const uint8_t *dim, const int64_t *size) {
-  *a = (tern__operand){.kind = kind,
-                       .dtype = (uint8_t)dtype,
-                       .rank = (uint8_t)rank,
-                       .storage = t ? t->storage : NULL,
-                       .offset = t ? t->offset : 0};
-  int64_t n = 1;
-  for (int d = rank; d-- > 0;) {
-    a->dim[d] = dim[d];
-    a->stride[d] = t ? t->stride[d] : n;
-    n *= size[dim[d]];
-  }
-}
 
 static tern_rc infer_take(const tern__call *c, tern__request *q, tern__result *r) {
   tern_tensor *x = c->in[0], *j = c->in[1];
@@ -33,11 +19,15 @@ static tern_rc infer_take(const tern__call *c, tern__request *q, tern__result *r
     q->role[i] = TERN__ROLE_FIXED;
   }
   q->dtype = x->dtype;
-  fixed_operand(&q->arg[0], TERN_V_IN, x, (tern_dtype)x->dtype, 3, data_dims, sizes);
-  fixed_operand(&q->arg[1], TERN_V_IN, j, (tern_dtype)j->dtype, 1, index_dims, sizes);
-  fixed_operand(&q->arg[2], TERN_V_OUT, NULL, (tern_dtype)x->dtype, 3, out_dims, sizes);
+  tern__fixed_operand(&q->arg[0], TERN_V_IN, x, (tern_dtype)x->dtype, 3, data_dims, sizes);
+  tern__fixed_operand(&q->arg[1], TERN_V_IN, j, (tern_dtype)j->dtype, 1, index_dims, sizes);
+  tern__fixed_operand(&q->arg[2], TERN_V_OUT, NULL, (tern_dtype)x->dtype, 3, out_dims, sizes);
   *r = (tern__result){.dtype = (tern_dtype)x->dtype, .rank = 3, .shape = {sizes[0], sizes[3], sizes[2]}};
   return TERN_OK;
+}
+
+static void grad_take(const tern__grad *g, tern_tensor **din) {
+  din[0] = tern__scatter_zeros(g->in[1], g->dout[0], g->in[0]->shape[1]);
 }
 
 const tern__op tern__op_take = {.name = "take",
@@ -48,7 +38,9 @@ const tern__op tern__op_take = {.name = "take",
                                 .number = TERN__N_take,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_take,
-                                .lower = tern__lower_prim};
+                                .lower = tern__lower_prim,
+                                .grad = grad_take,
+                                .keeps = TERN__KEEP_B};
 
 tern_tensor *tern_take(tern_tensor *x, tern_tensor *indices, int axis) {
   if (!tern__usable(x, "take", 1) || !tern__usable(indices, "take", 2)) return NULL;
@@ -148,18 +140,38 @@ static tern_rc infer_sort(const tern__call *c, tern__request *q, tern__result *r
   return TERN_OK;
 }
 
-#define SORT(id, primitive, text)                         \
-  const tern__op tern__op_##id = {.name = #id,            \
-                                  .family = "index",      \
-                                  .operands = "x, axis",  \
-                                  .doc = text,            \
-                                  .prim = primitive,      \
-                                  .number = TERN__N_##id, \
-                                  .dtypes = TERN_D_ANY,   \
-                                  .infer = infer_sort,    \
-                                  .lower = tern__lower_prim};
-SORT(sort, TERN_OP_SORT, "sorted along axis, stable; NaN last")
-SORT(argsort, TERN_OP_ARGSORT, "indices (int64) that sort along axis, stable")
+/* Each element's gradient goes back to where it came from: rows along the last axis, sorted again for their order. */
+static void grad_sort(const tern__grad *g, tern_tensor **din) {
+  tern_tensor *x = g->in[0], *dy = g->dout[0];
+  const int64_t size = x->shape[x->rank - 1], rows = size ? x->numel / size : 0;
+  if (x->numel == 0) {
+    din[0] = dy;
+    return;
+  }
+  tern_tensor *order = tern__run(&tern__op_argsort, &x, 1, g->attr, 1);
+  tern_device_mark mark = tern_device_begin(x->device->name);
+  tern_tensor *begin = tern_arange(0, (double)x->numel, (double)size, TERN_I64);
+  tern_device_end(&mark);
+  tern_tensor *at = tern_add(tern_reshape(order, (tern_shape){2, {rows, size}}), tern_expand_dims(begin, 1));
+  tern_tensor *dx =
+      tern__scatter_zeros(tern_flatten(at), tern_reshape(dy, (tern_shape){3, {1, x->numel, 1}}), x->numel);
+  din[0] = tern_reshape(dx, tern_shape_of(x->rank, x->shape));
+}
+
+#define SORT(id, primitive, rule, kept, text)                \
+  const tern__op tern__op_##id = {.name = #id,               \
+                                  .family = "index",         \
+                                  .operands = "x, axis",     \
+                                  .doc = text,               \
+                                  .prim = primitive,         \
+                                  .number = TERN__N_##id,    \
+                                  .dtypes = TERN_D_ANY,      \
+                                  .infer = infer_sort,       \
+                                  .lower = tern__lower_prim, \
+                                  .grad = rule,              \
+                                  .keeps = kept};
+SORT(sort, TERN_OP_SORT, grad_sort, TERN__KEEP_A, "sorted along axis, stable; NaN last")
+SORT(argsort, TERN_OP_ARGSORT, NULL, 0, "indices (int64) that sort along axis, stable")
 
 static tern_tensor *sorted(const tern__op *op, tern_tensor *x, int axis, const tern_sort_opts *opts) {
   if (!tern__usable(x, op->name, 1)) return NULL;

@@ -88,16 +88,19 @@ void tern__operand_param(tern__request *q, int i, tern_dtype dtype, tern_word va
   a->rank = 0;
   a->storage = NULL;
   a->value = value;
+  a->weak = NULL;
 }
 
 void tern__operand_of(tern__request *q, int i, tern_tensor *t, tern_dtype param_dtype) {
   if (t->flags & TERN__WEAK) {
     tern__operand_param(q, i, param_dtype, tern__convert(t->imm, (tern_dtype)t->dtype, param_dtype));
+    q->arg[i].weak = t;
     return;
   }
   if (t->device != q->device) { /* a rank-0 tensor in host memory: its value travels as a word */
     tern__operand_param(q, i, (tern_dtype)t->dtype,
                         tern__load((tern_dtype)t->dtype, t->storage->host + t->offset * tern__dtype_size[t->dtype]));
+    q->arg[i].weak = TERN_NONE;
     return;
   }
   tern__operand *a = &q->arg[i];

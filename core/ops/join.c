@@ -5,10 +5,47 @@
 #include "tensor/dtype.h"
 #include <tern/ops.h>
 
+static tern_tensor *narrow(tern_tensor *t, int axis, int64_t start, int64_t stop) {
+  tern_range all[TERN_MAX_RANK];
+  for (int d = 0; d < axis; d++) all[d] = TERN_ALL;
+  all[axis] = TERN_RANGE(start, stop, 1);
+  return tern_slice(t, all, axis + 1);
+}
+
+/* ---- gradients: each operand's part of the result's. Attributes of concat and stack: axis; of pad: before, after of each axis ---- */
+
+static void grad_concat(const tern__grad *g, tern_tensor **din) {
+  const int axis = (int)g->attr[0].i;
+  int64_t at = 0;
+  for (int i = 0; i < g->n_in; i++) {
+    const int64_t stop = at + g->in[i]->shape[axis];
+    din[i] = narrow(g->dout[0], axis, at, stop);
+    at = stop;
+  }
+}
+
+static void grad_stack(const tern__grad *g, tern_tensor **din) {
+  for (int i = 0; i < g->n_in; i++) din[i] = tern_index(g->dout[0], (int)g->attr[0].i, i);
+}
+
+static void grad_pad(const tern__grad *g, tern_tensor **din) {
+  tern_range inside[TERN_MAX_RANK];
+  for (int d = 0; d < g->in[0]->rank; d++) {
+    const int64_t before = g->attr[2 * d].i;
+    inside[d] = TERN_RANGE(before, before + g->in[0]->shape[d], 1);
+  }
+  din[0] = tern_slice(g->dout[0], inside, g->in[0]->rank);
+}
+
 /* For the table: no inference or lowering of their own, since each is several COPY launches. */
-#define JOIN(id, args, text)       \
-  const tern__op tern__op_##id = { \
-      .name = #id, .family = "join", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_ANY};
+#define JOIN(id, args, text)                              \
+  const tern__op tern__op_##id = {.name = #id,            \
+                                  .family = "join",       \
+                                  .operands = args,       \
+                                  .doc = text,            \
+                                  .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_ANY,   \
+                                  .grad = grad_##id};
 JOIN(concat, "xs, axis", "tensors joined along axis")
 JOIN(stack, "xs, axis", "tensors of one shape along a new axis")
 JOIN(pad, "x, padding, value", "x with value around it")
@@ -38,13 +75,6 @@ static bool common(const char *op, tern_tensor *const *xs, int n, tern_dtype *dt
   return true;
 }
 
-static tern_tensor *narrow(tern_tensor *t, int axis, int64_t start, int64_t stop) {
-  tern_range all[TERN_MAX_RANK];
-  for (int d = 0; d < axis; d++) all[d] = TERN_ALL;
-  all[axis] = TERN_RANGE(start, stop, 1);
-  return tern_slice(t, all, axis + 1);
-}
-
 tern_tensor *tern_concat(tern_tensor *const *xs, int n, int axis) {
   tern_dtype dtype;
   tern__device *device;
@@ -72,7 +102,7 @@ tern_tensor *tern_concat(tern_tensor *const *xs, int n, int axis) {
     if (!part || tern__write(part, xs[i])) return NULL;
     at += xs[i]->shape[axis];
   }
-  return out;
+  return tern__done(&tern__op_concat, xs, n, &(tern_word){.i = axis}, 1, out);
 }
 
 tern_tensor *tern_stack(tern_tensor *const *xs, int n, int axis) {
@@ -99,7 +129,7 @@ tern_tensor *tern_stack(tern_tensor *const *xs, int n, int axis) {
     tern_tensor *part = tern_index(out, axis, i);
     if (!part || tern__write(part, xs[i])) return NULL;
   }
-  return out;
+  return tern__done(&tern__op_stack, xs, n, &(tern_word){.i = axis}, 1, out);
 }
 
 tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double value) {
@@ -110,6 +140,7 @@ tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double
   }
   tern_shape shape = {.rank = n};
   tern_range inside[TERN_MAX_RANK];
+  tern_word attr[2 * TERN_MAX_RANK];
   for (int d = 0; d < n; d++) {
     if (padding[d].before < 0 || padding[d].after < 0 ||
         __builtin_add_overflow(x->shape[d], padding[d].before, &shape.dim[d]) ||
@@ -119,10 +150,12 @@ tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double
       return NULL;
     }
     inside[d] = TERN_RANGE(padding[d].before, padding[d].before + x->shape[d], 1);
+    attr[2 * d].i = padding[d].before;
+    attr[2 * d + 1].i = padding[d].after;
   }
   if (!tern__shape_ok("pad", shape, (tern_dtype)x->dtype)) return NULL;
   tern_tensor *out = tern__push(tern__new(x->device, (tern_dtype)x->dtype, n, shape.dim, "pad"));
   tern_tensor *fill = tern_scalar(value), *part = out ? tern_slice(out, inside, n) : NULL;
   if (!out || !fill || !part || tern__write(out, fill) || tern__write(part, x)) return NULL;
-  return out;
+  return tern__done(&tern__op_pad, &x, 1, attr, 2 * n, out);
 }

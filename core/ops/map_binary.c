@@ -50,42 +50,87 @@ static void lower_add_mul(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, q->dtype == TERN_BOOL ? logical : q->op->prim, tern__b_in(b, 0), tern__b_in(b, 1)));
 }
 
-#define BINARY_(id, primitive, types, to_float, ulps, text, inference, lowering) \
-  const tern__op tern__op_##id = {.name = #id,                                   \
-                                  .family = "map_binary",                        \
-                                  .operands = "a, b",                            \
-                                  .doc = text,                                   \
-                                  .prim = primitive,                             \
-                                  .number = TERN__N_##id,                        \
-                                  .dtypes = types,                               \
-                                  .first_float = to_float,                       \
-                                  .infer = inference,                            \
-                                  .lower = lowering,                             \
-                                  .absolute = (ulps)*2e-38,                      \
-                                  .relative = (ulps)*1.2e-7,                     \
-                                  .ulp = ulps};                                  \
-  tern_tensor *tern_##id(tern_tensor *a, tern_tensor *b) { return tern__run2(&tern__op_##id, a, b); }
-#define BINARY(id, primitive, types, to_float, ulps, text) \
-  BINARY_(id, TERN_OP_##primitive, TERN_D_##types, to_float, ulps, text, infer_binary, tern__lower_prim)
-#define COMPARE(id, primitive, text) \
-  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_compare, tern__lower_prim)
-#define LOGICAL(id, primitive, text) \
-  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_logical, tern__lower_prim)
+/* ---- gradients: g is that of the result y ---- */
 
-BINARY_(add, TERN_OP_ADD, TERN_D_ANY, 0, 0, "a + b; on bool: or", infer_binary, lower_add_mul)
-BINARY_(mul, TERN_OP_MUL, TERN_D_ANY, 0, 0, "a * b; on bool: and", infer_binary, lower_add_mul)
-BINARY(sub, SUB, NUM, 0, 0, "a - b")
-BINARY(div, DIV, FLOAT, 1, 1, "a / b; integers give float64")
-BINARY(floor_divide, FLOORDIV, NUM, 0, 0, "floor(a / b); integers by 0 give 0")
-BINARY(remainder, MOD, NUM, 0, 0, "a - b * floor(a / b), the sign of b; integers by 0 give 0")
-BINARY(fmod, FMOD, NUM, 0, 0, "remainder with the sign of a")
-BINARY(pow, POW, NUM, 0, 16, "a to the b")
-BINARY(maximum, MAXIMUM, ANY, 0, 0, "the larger; NaN if either is")
-BINARY(minimum, MINIMUM, ANY, 0, 0, "the smaller; NaN if either is")
-BINARY(atan2, ATAN2, FLOAT, 1, 6, "angle of the point (b, a)")
-BINARY(hypot, HYPOT, FLOAT, 1, 4, "sqrt(a*a + b*b) without overflow")
-BINARY(copysign, COPYSIGN, FLOAT, 1, 0, "|a| with the sign of b")
-BINARY(nextafter, NEXTAFTER, F32UP, 1, 0, "the next number after a towards b")
+static bool wants(const tern__grad *s, int i) { return s->wanted >> i & 1; }
+#define RULE(id, of_a, of_b)                                                                                       \
+  static void grad_##id(const tern__grad *step, tern_tensor **din) {                                               \
+    tern_tensor *const g = step->dout[0], *const a = step->in[0], *const b = step->in[1], *const y = step->out[0]; \
+    (void)a;                                                                                                       \
+    (void)b;                                                                                                       \
+    (void)y;                                                                                                       \
+    if (wants(step, 0)) din[0] = of_a;                                                                             \
+    if (wants(step, 1)) din[1] = of_b;                                                                             \
+  }
+static tern_tensor *zero(void) { return tern_scalar(0); }
+static tern_tensor *square_sum(tern_tensor *a, tern_tensor *b) { return tern_add(tern_square(a), tern_square(b)); }
+/* b a^(b-1), 0 where b is 0 */
+static tern_tensor *pow_by_a(tern_tensor *a, tern_tensor *b) {
+  return tern_where(tern_equal(b, zero()), zero(), tern_mul(b, tern_pow(a, tern_sub(b, tern_scalar(1)))));
+}
+/* a^b log a, 0 where a is 0 */
+static tern_tensor *pow_by_b(tern_tensor *a, tern_tensor *y) {
+  tern_tensor *none = tern_equal(a, zero());
+  return tern_where(none, zero(), tern_mul(y, tern_log(tern_where(none, tern_scalar(1), a))));
+}
+
+RULE(add, g, g)
+RULE(sub, g, tern_neg(g))
+RULE(mul, tern_mul(g, b), tern_mul(g, a))
+RULE(div, tern_div(g, b), tern_neg(tern_div(tern_mul(g, y), b)))
+RULE(remainder, g, tern_neg(tern_mul(g, tern_floor_divide(a, b))))
+RULE(fmod, g, tern_neg(tern_mul(g, tern_trunc(tern_div(a, b)))))
+RULE(pow, tern_mul(g, pow_by_a(a, b)), tern_mul(g, pow_by_b(a, y)))
+/* of equals the first gets all */
+RULE(maximum, tern_where(tern_greater_equal(a, b), g, zero()), tern_where(tern_greater_equal(a, b), zero(), g))
+RULE(minimum, tern_where(tern_less_equal(a, b), g, zero()), tern_where(tern_less_equal(a, b), zero(), g))
+RULE(atan2, tern_div(tern_mul(g, b), square_sum(a, b)), tern_neg(tern_div(tern_mul(g, a), square_sum(a, b))))
+RULE(hypot, tern_div(tern_mul(g, a), y), tern_div(tern_mul(g, b), y))
+RULE(copysign, tern_mul(tern_copysign(g, tern_mul(g, b)), tern_sign(a)), TERN_NONE)
+RULE(logaddexp, tern_mul(g, tern_exp(tern_sub(a, y))), tern_mul(g, tern_exp(tern_sub(b, y))))
+
+/* reads: TERN__KEEP bits of the gradient rule */
+#define BINARY_(id, primitive, types, to_float, ulps, text, inference, lowering, rule, reads) \
+  const tern__op tern__op_##id = {.name = #id,                                                \
+                                  .family = "map_binary",                                     \
+                                  .operands = "a, b",                                         \
+                                  .doc = text,                                                \
+                                  .prim = primitive,                                          \
+                                  .number = TERN__N_##id,                                     \
+                                  .dtypes = types,                                            \
+                                  .first_float = to_float,                                    \
+                                  .infer = inference,                                         \
+                                  .lower = lowering,                                          \
+                                  .absolute = (ulps)*2e-38,                                   \
+                                  .relative = (ulps)*1.2e-7,                                  \
+                                  .ulp = ulps,                                                \
+                                  .grad = rule,                                               \
+                                  .keeps = reads};                                            \
+  tern_tensor *tern_##id(tern_tensor *a, tern_tensor *b) { return tern__run2(&tern__op_##id, a, b); }
+#define BINARY(id, primitive, types, to_float, ulps, rule, reads, text) \
+  BINARY_(id, TERN_OP_##primitive, TERN_D_##types, to_float, ulps, text, infer_binary, tern__lower_prim, rule, reads)
+#define COMPARE(id, primitive, text) \
+  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_compare, tern__lower_prim, NULL, 0)
+#define LOGICAL(id, primitive, text) \
+  BINARY_(id, TERN_OP_##primitive, TERN_D_ANY, 0, 0, text, infer_logical, tern__lower_prim, NULL, 0)
+
+BINARY_(add, TERN_OP_ADD, TERN_D_ANY, 0, 0, "a + b; on bool: or", infer_binary, lower_add_mul, grad_add, 0)
+BINARY_(mul, TERN_OP_MUL, TERN_D_ANY, 0, 0, "a * b; on bool: and", infer_binary, lower_add_mul, grad_mul,
+        TERN__KEEP_A | TERN__KEEP_B)
+BINARY(sub, SUB, NUM, 0, 0, grad_sub, 0, "a - b")
+BINARY(div, DIV, FLOAT, 1, 1, grad_div, TERN__KEEP_B | TERN__KEEP_OUT, "a / b; integers give float64")
+BINARY(floor_divide, FLOORDIV, NUM, 0, 0, NULL, 0, "floor(a / b); integers by 0 give 0")
+BINARY(remainder, MOD, NUM, 0, 0, grad_remainder, TERN__KEEP_A | TERN__KEEP_B,
+       "a - b * floor(a / b), the sign of b; integers by 0 give 0")
+BINARY(fmod, FMOD, NUM, 0, 0, grad_fmod, TERN__KEEP_A | TERN__KEEP_B, "remainder with the sign of a")
+BINARY(pow, POW, NUM, 0, 16, grad_pow, TERN__KEEP_A | TERN__KEEP_B | TERN__KEEP_OUT, "a to the b")
+BINARY(maximum, MAXIMUM, ANY, 0, 0, grad_maximum, TERN__KEEP_A | TERN__KEEP_B, "the larger; NaN if either is")
+BINARY(minimum, MINIMUM, ANY, 0, 0, grad_minimum, TERN__KEEP_A | TERN__KEEP_B, "the smaller; NaN if either is")
+BINARY(atan2, ATAN2, FLOAT, 1, 6, grad_atan2, TERN__KEEP_A | TERN__KEEP_B, "angle of the point (b, a)")
+BINARY(hypot, HYPOT, FLOAT, 1, 4, grad_hypot, TERN__KEEP_A | TERN__KEEP_B | TERN__KEEP_OUT,
+       "sqrt(a*a + b*b) without overflow")
+BINARY(copysign, COPYSIGN, FLOAT, 1, 0, grad_copysign, TERN__KEEP_A | TERN__KEEP_B, "|a| with the sign of b")
+BINARY(nextafter, NEXTAFTER, F32UP, 1, 0, NULL, 0, "the next number after a towards b")
 COMPARE(equal, EQ, "a == b")
 COMPARE(not_equal, NE, "a != b")
 COMPARE(less, LT, "a < b")
@@ -95,11 +140,11 @@ COMPARE(greater_equal, GE, "a >= b")
 LOGICAL(logical_and, AND, "both nonzero")
 LOGICAL(logical_or, OR, "either nonzero")
 LOGICAL(logical_xor, XOR, "just one nonzero")
-BINARY(bitwise_and, AND, BOOLINT, 0, 0, "bits of both")
-BINARY(bitwise_or, OR, BOOLINT, 0, 0, "bits of either")
-BINARY(bitwise_xor, XOR, BOOLINT, 0, 0, "bits of just one")
-BINARY(left_shift, SHL, INT, 0, 0, "a shifted left by b bits; b of the width or more gives 0")
-BINARY(right_shift, SHR, INT, 0, 0, "a shifted right by b bits, arithmetic on signed integers")
+BINARY(bitwise_and, AND, BOOLINT, 0, 0, NULL, 0, "bits of both")
+BINARY(bitwise_or, OR, BOOLINT, 0, 0, NULL, 0, "bits of either")
+BINARY(bitwise_xor, XOR, BOOLINT, 0, 0, NULL, 0, "bits of just one")
+BINARY(left_shift, SHL, INT, 0, 0, NULL, 0, "a shifted left by b bits; b of the width or more gives 0")
+BINARY(right_shift, SHR, INT, 0, 0, NULL, 0, "a shifted right by b bits, arithmetic on signed integers")
 
 /* max + log1p(exp(-|a - b|)), and a + log 2 where the two are equal (also when both are infinite) */
 static void lower_logaddexp(tern__builder *b) {
@@ -112,7 +157,8 @@ static void lower_logaddexp(tern__builder *b) {
   const int twice = tern__b_map2(b, TERN_OP_ADD, x, tern__b_const(b, wide, 0.69314718055994530942));
   tern__b_out(b, 0, tern__b_where(b, tern__b_map2(b, TERN_OP_EQ, x, y), twice, far));
 }
-BINARY_(logaddexp, 0, TERN_D_FLOAT, 1, 8, "log(exp(a) + exp(b)) without overflow", infer_binary, lower_logaddexp)
+BINARY_(logaddexp, 0, TERN_D_FLOAT, 1, 8, "log(exp(a) + exp(b)) without overflow", infer_binary, lower_logaddexp,
+        grad_logaddexp, TERN__KEEP_A | TERN__KEEP_B | TERN__KEEP_OUT)
 
 /* ---- three operands ---- */
 
@@ -129,6 +175,11 @@ static tern_rc infer_where(const tern__call *c, tern__request *q, tern__result *
   return TERN_OK;
 }
 
+static void grad_where(const tern__grad *step, tern_tensor **din) {
+  if (wants(step, 1)) din[1] = tern_where(step->in[0], step->dout[0], zero());
+  if (wants(step, 2)) din[2] = tern_where(step->in[0], zero(), step->dout[0]);
+}
+
 const tern__op tern__op_where = {.name = "where",
                                  .family = "map_binary",
                                  .operands = "condition, a, b",
@@ -137,7 +188,9 @@ const tern__op tern__op_where = {.name = "where",
                                  .number = TERN__N_where,
                                  .dtypes = TERN_D_ANY,
                                  .infer = infer_where,
-                                 .lower = tern__lower_prim};
+                                 .lower = tern__lower_prim,
+                                 .grad = grad_where,
+                                 .keeps = TERN__KEEP_A};
 
 tern_tensor *tern_where(tern_tensor *condition, tern_tensor *a, tern_tensor *b) {
   tern_tensor *const in[] = {condition, a, b};
@@ -175,14 +228,29 @@ static void lower_clip(tern__builder *b) {
   tern__b_out(b, 0, x);
 }
 
+/* Each element's gradient goes to what the element came from. */
+static void grad_clip(const tern__grad *step, tern_tensor **din) {
+  tern_tensor *const g = step->dout[0], *const x = step->in[0], *const low = step->in[1], *const high = step->in[2];
+  tern_tensor *raised = low == TERN_NONE ? x : tern_maximum(x, low);
+  tern_tensor *over = high == TERN_NONE ? TERN_NONE : tern_greater(raised, high);
+  tern_tensor *under = low == TERN_NONE ? TERN_NONE : tern_less(x, low);
+  tern_tensor *inner = over == TERN_NONE ? g : tern_where(over, zero(), g);
+  if (wants(step, 0)) din[0] = under == TERN_NONE ? inner : tern_where(under, zero(), inner);
+  if (wants(step, 1)) din[1] = tern_where(under, inner, zero());
+  if (wants(step, 2)) din[2] = tern_where(over, g, zero());
+}
+
 const tern__op tern__op_clip = {.name = "clip",
                                 .family = "map_binary",
                                 .operands = "x, low?, high?",
                                 .doc = "x limited to [low, high]",
                                 .number = TERN__N_clip,
-                                .optional = 6, .dtypes = TERN_D_ANY,
+                                .optional = 6,
+                                .dtypes = TERN_D_ANY,
                                 .infer = infer_clip,
-                                .lower = lower_clip};
+                                .lower = lower_clip,
+                                .grad = grad_clip,
+                                .keeps = TERN__KEEP_A | TERN__KEEP_B | TERN__KEEP_C};
 
 tern_tensor *tern_clip(tern_tensor *x, tern_tensor *low, tern_tensor *high) {
   tern_tensor *const in[] = {x, low, high};

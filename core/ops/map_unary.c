@@ -19,59 +19,107 @@ static tern_rc infer_unary(const tern__call *c, tern__request *q, tern__result *
   return TERN_OK;
 }
 
-/* tolerances: absolute, relative, ulp */
-#define UNARY(id, primitive, types, to_float, ulps, text)      \
-  const tern__op tern__op_##id = {.name = #id,                 \
-                                  .family = "map_unary",       \
-                                  .operands = "x",             \
-                                  .doc = text,                 \
-                                  .prim = TERN_OP_##primitive, \
-                                  .number = TERN__N_##id,      \
-                                  .dtypes = TERN_D_##types,    \
-                                  .first_float = to_float,     \
-                                  .infer = infer_unary,        \
-                                  .lower = tern__lower_prim,   \
-                                  .absolute = (ulps)*2e-38,    \
-                                  .relative = (ulps)*1.2e-7,   \
-                                  .ulp = ulps};                \
+/* ---- gradients: g is that of the result y ---- */
+
+#define RULE(id, expression)                                                               \
+  static void grad_##id(const tern__grad *step, tern_tensor **din) {                       \
+    tern_tensor *const g = step->dout[0], *const x = step->in[0], *const y = step->out[0]; \
+    (void)x;                                                                               \
+    (void)y;                                                                               \
+    din[0] = expression;                                                                   \
+  }
+static tern_tensor *times(tern_tensor *x, double factor) { return tern_mul(x, tern_scalar(factor)); }
+static tern_tensor *plus(tern_tensor *x, double term) { return tern_add(x, tern_scalar(term)); }
+static tern_tensor *one_minus_square(tern_tensor *x) { return tern_sub(tern_scalar(1), tern_square(x)); }
+
+RULE(neg, tern_neg(g))
+RULE(abs, tern_mul(g, tern_sign(x)))
+RULE(square, times(tern_mul(g, x), 2))
+RULE(sqrt, tern_div(times(g, 0.5), y))
+RULE(rsqrt, tern_mul(times(g, -0.5), tern_mul(tern_square(y), y)))
+RULE(reciprocal, tern_neg(tern_mul(g, tern_square(y))))
+RULE(cbrt, tern_div(g, times(tern_square(y), 3)))
+RULE(exp, tern_mul(g, y))
+RULE(exp2, tern_mul(times(g, 0.69314718055994530942), y))
+RULE(expm1, tern_mul(g, plus(y, 1)))
+RULE(log, tern_div(g, x))
+RULE(log2, tern_div(times(g, 1.4426950408889634074), x))
+RULE(log10, tern_div(times(g, 0.43429448190325182765), x))
+RULE(log1p, tern_div(g, plus(x, 1)))
+RULE(sin, tern_mul(g, tern_cos(x)))
+RULE(cos, tern_neg(tern_mul(g, tern_sin(x))))
+RULE(tan, tern_mul(g, plus(tern_square(y), 1)))
+RULE(asin, tern_mul(g, tern_rsqrt(one_minus_square(x))))
+RULE(acos, tern_neg(tern_mul(g, tern_rsqrt(one_minus_square(x)))))
+RULE(atan, tern_div(g, plus(tern_square(x), 1)))
+RULE(sinh, tern_mul(g, tern_cosh(x)))
+RULE(cosh, tern_mul(g, tern_sinh(x)))
+RULE(tanh, tern_mul(g, one_minus_square(y)))
+RULE(asinh, tern_mul(g, tern_rsqrt(plus(tern_square(x), 1))))
+RULE(acosh, tern_mul(g, tern_rsqrt(tern_mul(plus(x, -1), plus(x, 1)))))
+RULE(atanh, tern_div(g, one_minus_square(x)))
+RULE(erf, tern_mul(times(g, 1.1283791670955125739), tern_exp(tern_neg(tern_square(x)))))
+RULE(erfc, tern_mul(times(g, -1.1283791670955125739), tern_exp(tern_neg(tern_square(x)))))
+RULE(erfinv, tern_mul(times(g, 0.88622692545275801365), tern_exp(tern_square(y))))
+RULE(sinpi, tern_mul(times(g, 3.14159265358979323846), tern_cospi(x)))
+RULE(cospi, tern_mul(times(g, -3.14159265358979323846), tern_sinpi(x)))
+RULE(same, g)
+
+/* tolerances: absolute, relative, ulp; reads: TERN__KEEP bits of the gradient rule */
+#define UNARY(id, primitive, types, to_float, ulps, rule, reads, text) \
+  const tern__op tern__op_##id = {.name = #id,                         \
+                                  .family = "map_unary",               \
+                                  .operands = "x",                     \
+                                  .doc = text,                         \
+                                  .prim = TERN_OP_##primitive,         \
+                                  .number = TERN__N_##id,              \
+                                  .dtypes = TERN_D_##types,            \
+                                  .first_float = to_float,             \
+                                  .infer = infer_unary,                \
+                                  .lower = tern__lower_prim,           \
+                                  .absolute = (ulps)*2e-38,            \
+                                  .relative = (ulps)*1.2e-7,           \
+                                  .ulp = ulps,                         \
+                                  .grad = rule,                        \
+                                  .keeps = reads};                     \
   tern_tensor *tern_##id(tern_tensor *x) { return tern__run1(&tern__op_##id, x); }
 
-UNARY(neg, NEG, NUM, 0, 0, "-x")
-UNARY(abs, ABS, NUM, 0, 0, "|x|")
-UNARY(sign, SIGN, NUM, 0, 0, "-1, 0 or 1 by the sign of x; NaN stays")
-UNARY(sqrt, SQRT, FLOAT, 1, 1, "square root; NaN below 0")
-UNARY(rsqrt, RSQRT, FLOAT, 1, 2, "1 / sqrt(x)")
-UNARY(reciprocal, RECIPROCAL, FLOAT, 1, 1, "1 / x")
-UNARY(cbrt, CBRT, FLOAT, 1, 4, "cube root")
-UNARY(exp, EXP, FLOAT, 1, 4, "e to the x")
-UNARY(exp2, EXP2, FLOAT, 1, 4, "2 to the x")
-UNARY(expm1, EXPM1, FLOAT, 1, 4, "exp(x) - 1, accurate near 0")
-UNARY(log, LOG, FLOAT, 1, 4, "natural logarithm")
-UNARY(log2, LOG2, FLOAT, 1, 4, "logarithm to base 2")
-UNARY(log10, LOG10, FLOAT, 1, 4, "logarithm to base 10")
-UNARY(log1p, LOG1P, FLOAT, 1, 4, "log(1 + x), accurate near 0")
-UNARY(sin, SIN, FLOAT, 1, 4, "sine, x in radians")
-UNARY(cos, COS, FLOAT, 1, 4, "cosine, x in radians")
-UNARY(tan, TAN, FLOAT, 1, 5, "tangent, x in radians")
-UNARY(asin, ASIN, FLOAT, 1, 4, "inverse sine")
-UNARY(acos, ACOS, FLOAT, 1, 4, "inverse cosine")
-UNARY(atan, ATAN, FLOAT, 1, 5, "inverse tangent")
-UNARY(sinh, SINH, FLOAT, 1, 4, "hyperbolic sine")
-UNARY(cosh, COSH, FLOAT, 1, 4, "hyperbolic cosine")
-UNARY(tanh, TANH, FLOAT, 1, 5, "hyperbolic tangent")
-UNARY(asinh, ASINH, FLOAT, 1, 4, "inverse hyperbolic sine")
-UNARY(acosh, ACOSH, FLOAT, 1, 4, "inverse hyperbolic cosine")
-UNARY(atanh, ATANH, FLOAT, 1, 5, "inverse hyperbolic tangent")
-UNARY(erf, ERF, FLOAT, 1, 16, "error function")
-UNARY(erfc, ERFC, FLOAT, 1, 16, "1 - erf(x), accurate for large x")
-UNARY(erfinv, ERFINV, FLOAT, 1, 16, "inverse of erf")
-UNARY(sinpi, SINPI, FLOAT, 1, 4, "sin(pi x), exact at multiples of 1/2")
-UNARY(cospi, COSPI, FLOAT, 1, 4, "cos(pi x), exact at multiples of 1/2")
-UNARY(bitwise_not, NOT, BOOLINT, 0, 0, "all bits inverted; logical on bool")
-UNARY(isnan, ISNAN, FLOAT, 1, 0, "true where x is NaN")
-UNARY(isinf, ISINF, FLOAT, 1, 0, "true where x is infinite")
-UNARY(isfinite, ISFINITE, FLOAT, 1, 0, "true where x is finite")
-UNARY(signbit, SIGNBIT, FLOAT, 1, 0, "true where the sign bit is set")
+UNARY(neg, NEG, NUM, 0, 0, grad_neg, 0, "-x")
+UNARY(abs, ABS, NUM, 0, 0, grad_abs, TERN__KEEP_A, "|x|")
+UNARY(sign, SIGN, NUM, 0, 0, NULL, 0, "-1, 0 or 1 by the sign of x; NaN stays")
+UNARY(sqrt, SQRT, FLOAT, 1, 1, grad_sqrt, TERN__KEEP_OUT, "square root; NaN below 0")
+UNARY(rsqrt, RSQRT, FLOAT, 1, 2, grad_rsqrt, TERN__KEEP_OUT, "1 / sqrt(x)")
+UNARY(reciprocal, RECIPROCAL, FLOAT, 1, 1, grad_reciprocal, TERN__KEEP_OUT, "1 / x")
+UNARY(cbrt, CBRT, FLOAT, 1, 4, grad_cbrt, TERN__KEEP_OUT, "cube root")
+UNARY(exp, EXP, FLOAT, 1, 4, grad_exp, TERN__KEEP_OUT, "e to the x")
+UNARY(exp2, EXP2, FLOAT, 1, 4, grad_exp2, TERN__KEEP_OUT, "2 to the x")
+UNARY(expm1, EXPM1, FLOAT, 1, 4, grad_expm1, TERN__KEEP_OUT, "exp(x) - 1, accurate near 0")
+UNARY(log, LOG, FLOAT, 1, 4, grad_log, TERN__KEEP_A, "natural logarithm")
+UNARY(log2, LOG2, FLOAT, 1, 4, grad_log2, TERN__KEEP_A, "logarithm to base 2")
+UNARY(log10, LOG10, FLOAT, 1, 4, grad_log10, TERN__KEEP_A, "logarithm to base 10")
+UNARY(log1p, LOG1P, FLOAT, 1, 4, grad_log1p, TERN__KEEP_A, "log(1 + x), accurate near 0")
+UNARY(sin, SIN, FLOAT, 1, 4, grad_sin, TERN__KEEP_A, "sine, x in radians")
+UNARY(cos, COS, FLOAT, 1, 4, grad_cos, TERN__KEEP_A, "cosine, x in radians")
+UNARY(tan, TAN, FLOAT, 1, 5, grad_tan, TERN__KEEP_OUT, "tangent, x in radians")
+UNARY(asin, ASIN, FLOAT, 1, 4, grad_asin, TERN__KEEP_A, "inverse sine")
+UNARY(acos, ACOS, FLOAT, 1, 4, grad_acos, TERN__KEEP_A, "inverse cosine")
+UNARY(atan, ATAN, FLOAT, 1, 5, grad_atan, TERN__KEEP_A, "inverse tangent")
+UNARY(sinh, SINH, FLOAT, 1, 4, grad_sinh, TERN__KEEP_A, "hyperbolic sine")
+UNARY(cosh, COSH, FLOAT, 1, 4, grad_cosh, TERN__KEEP_A, "hyperbolic cosine")
+UNARY(tanh, TANH, FLOAT, 1, 5, grad_tanh, TERN__KEEP_OUT, "hyperbolic tangent")
+UNARY(asinh, ASINH, FLOAT, 1, 4, grad_asinh, TERN__KEEP_A, "inverse hyperbolic sine")
+UNARY(acosh, ACOSH, FLOAT, 1, 4, grad_acosh, TERN__KEEP_A, "inverse hyperbolic cosine")
+UNARY(atanh, ATANH, FLOAT, 1, 5, grad_atanh, TERN__KEEP_A, "inverse hyperbolic tangent")
+UNARY(erf, ERF, FLOAT, 1, 16, grad_erf, TERN__KEEP_A, "error function")
+UNARY(erfc, ERFC, FLOAT, 1, 16, grad_erfc, TERN__KEEP_A, "1 - erf(x), accurate for large x")
+UNARY(erfinv, ERFINV, FLOAT, 1, 16, grad_erfinv, TERN__KEEP_OUT, "inverse of erf")
+UNARY(sinpi, SINPI, FLOAT, 1, 4, grad_sinpi, TERN__KEEP_A, "sin(pi x), exact at multiples of 1/2")
+UNARY(cospi, COSPI, FLOAT, 1, 4, grad_cospi, TERN__KEEP_A, "cos(pi x), exact at multiples of 1/2")
+UNARY(bitwise_not, NOT, BOOLINT, 0, 0, NULL, 0, "all bits inverted; logical on bool")
+UNARY(isnan, ISNAN, FLOAT, 1, 0, NULL, 0, "true where x is NaN")
+UNARY(isinf, ISINF, FLOAT, 1, 0, NULL, 0, "true where x is infinite")
+UNARY(isfinite, ISFINITE, FLOAT, 1, 0, NULL, 0, "true where x is finite")
+UNARY(signbit, SIGNBIT, FLOAT, 1, 0, NULL, 0, "true where the sign bit is set")
 
 /* Integers are whole already. */
 static tern_tensor *rounded(const tern__op *op, tern_tensor *x) {
@@ -107,7 +155,8 @@ const tern__op tern__op_copy = {.name = "copy",
                                 .number = TERN__N_copy,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_unary,
-                                .lower = tern__lower_prim};
+                                .lower = tern__lower_prim,
+                                .grad = grad_same};
 
 tern_tensor *tern_clone(tern_tensor *x) {
   if (!tern__usable(x, "clone", 1)) return NULL;
@@ -141,7 +190,8 @@ const tern__op tern__op_cast = {.name = "cast",
                                 .number = TERN__N_cast,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_cast,
-                                .lower = lower_cast};
+                                .lower = lower_cast,
+                                .grad = grad_same};
 
 tern_tensor *tern_cast(tern_tensor *x, tern_dtype dtype) {
   if (!tern__usable(x, "cast", 1)) return NULL;
@@ -169,7 +219,9 @@ const tern__op tern__op_square = {.name = "square",
                                   .number = TERN__N_square,
                                   .dtypes = TERN_D_NUM,
                                   .infer = infer_unary,
-                                  .lower = lower_square};
+                                  .lower = lower_square,
+                                  .grad = grad_square,
+                                  .keeps = TERN__KEEP_A};
 tern_tensor *tern_square(tern_tensor *x) { return tern__run1(&tern__op_square, x); }
 
 static tern_rc infer_logical_not(const tern__call *c, tern__request *q, tern__result *r) {

@@ -20,6 +20,19 @@ void tern_set_seed(uint64_t seed) {
   pthread_mutex_unlock(&generator.lock);
 }
 
+uint64_t tern__random_position(void) {
+  pthread_mutex_lock(&generator.lock);
+  const uint64_t position = generator.counter;
+  pthread_mutex_unlock(&generator.lock);
+  return position;
+}
+
+void tern__random_seek(uint64_t position) {
+  pthread_mutex_lock(&generator.lock);
+  generator.counter = position;
+  pthread_mutex_unlock(&generator.lock);
+}
+
 enum { KEY, COUNTER, DTYPE, A, B, N_WORDS }; /* behind the shape */
 
 static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype, const tern_random_opts *opts,
@@ -180,6 +193,7 @@ static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
 #define RANDOM(id, args, types, inference, lowering, tolerance, text) \
   const tern__op tern__op_##id = {.name = #id,                        \
                                   .family = "random",                 \
+                                  .draws = 1,                         \
                                   .operands = args,                   \
                                   .doc = text,                        \
                                   .number = TERN__N_##id,             \

@@ -109,6 +109,84 @@ static void lower_logsumexp(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_ADD, tern__b_map1(b, TERN_OP_LOG, sum), shift));
 }
 
+/* ---- gradients ---- */
+
+/* t, whose reduced axes may be gone, with them as size 1. */
+static tern_tensor *kept(const tern__grad *s, tern_tensor *t) {
+  const tern_tensor *x = s->in[0];
+  tern_shape shape = {.rank = x->rank};
+  for (int d = 0; d < x->rank; d++) shape.dim[d] = s->attr[AXES].u >> d & 1 ? 1 : x->shape[d];
+  return s->attr[KEEPDIMS].u ? t : tern_reshape(t, shape);
+}
+
+static double count_of(const tern__grad *s) {
+  double n = 1;
+  for (int d = 0; d < s->in[0]->rank; d++)
+    if (s->attr[AXES].u >> d & 1) n *= (double)s->in[0]->shape[d];
+  return n;
+}
+
+static void grad_sum(const tern__grad *s, tern_tensor **din) { din[0] = kept(s, s->dout[0]); } /* the tape expands */
+
+static void grad_mean(const tern__grad *s, tern_tensor **din) {
+  din[0] = kept(s, tern_mul(s->dout[0], tern_scalar(1 / count_of(s))));
+}
+
+/* Shared evenly among equals, as in TensorFlow. */
+static void grad_extreme(const tern__grad *s, tern_tensor **din) {
+  tern_tensor *same = tern_equal(s->in[0], kept(s, s->out[0]));
+  int axes[TERN_MAX_RANK], n = 0;
+  for (int d = 0; d < s->in[0]->rank; d++)
+    if (s->attr[AXES].u >> d & 1) axes[n++] = d;
+  const tern_reduce_opts o = {.axes = axes, .n_axes = n, .keepdims = 1};
+  tern_tensor *number = same ? tern_sum(tern_cast(same, (tern_dtype)s->dout[0]->dtype), &o) : NULL;
+  din[0] = tern_where(same, tern_div(kept(s, s->dout[0]), number), tern_scalar(0));
+}
+
+/* Of each element the product of all others, right for zeros too: exclusive products from both ends. */
+static void grad_prod(const tern__grad *s, tern_tensor **din) {
+  tern_tensor *x = s->in[0];
+  int order[TERN_MAX_RANK], back[TERN_MAX_RANK], n = 0;
+  for (int pass = 0; pass < 2; pass++)
+    for (int d = 0; d < x->rank; d++)
+      if ((int)(s->attr[AXES].u >> d & 1) == pass) order[n++] = d;
+  for (int d = 0; d < n; d++) back[order[d]] = d;
+  tern_tensor *moved = tern_permute(x, order, n);
+  if (!moved) {
+    din[0] = NULL;
+    return;
+  }
+  tern_shape rows = {.rank = 2, .dim = {1, 1}};
+  for (int d = 0; d < n; d++) rows.dim[s->attr[AXES].u >> order[d] & 1] *= moved->shape[d];
+  tern_tensor *flat = tern_reshape(moved, rows);
+  tern_tensor *others = tern_mul(tern_cumprod(flat, 1, &(tern_scan_opts){.exclusive = 1}),
+                                 tern_cumprod(flat, 1, &(tern_scan_opts){.exclusive = 1, .reverse = 1}));
+  others = tern_permute(tern_reshape(others, tern_shape_of(n, moved->shape)), back, n);
+  din[0] = tern_mul(kept(s, s->dout[0]), others);
+}
+
+static tern_tensor *centred(const tern__grad *s) {
+  int axes[TERN_MAX_RANK], n = 0;
+  for (int d = 0; d < s->in[0]->rank; d++)
+    if (s->attr[AXES].u >> d & 1) axes[n++] = d;
+  return tern_sub(s->in[0], tern_mean(s->in[0], &(tern_reduce_opts){.axes = axes, .n_axes = n, .keepdims = 1}));
+}
+
+static void grad_var(const tern__grad *s, tern_tensor **din) {
+  tern_tensor *scale = tern_mul(s->dout[0], tern_scalar(2 / (count_of(s) - s->attr[CORRECTION].f)));
+  din[0] = tern_mul(kept(s, scale), centred(s));
+}
+
+static void grad_std(const tern__grad *s, tern_tensor **din) {
+  tern_tensor *scale =
+      tern_div(tern_mul(s->dout[0], tern_scalar(1 / (count_of(s) - s->attr[CORRECTION].f))), s->out[0]);
+  din[0] = tern_mul(kept(s, scale), centred(s));
+}
+
+static void grad_logsumexp(const tern__grad *s, tern_tensor **din) {
+  din[0] = tern_mul(kept(s, s->dout[0]), tern_exp(tern_sub(s->in[0], kept(s, s->out[0]))));
+}
+
 static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce_opts *opts) {
   if (!tern__usable(x, op->name, 1)) return NULL;
   const int n = opts ? opts->n_axes : 0;
@@ -143,35 +221,41 @@ static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce
   return tern__run(op, &x, 1, attr, N_ATTRS);
 }
 
-#define REDUCTION(id, primitive, types, inference, lowering, tolerance, empty, text) \
-  const tern__op tern__op_##id = {.name = #id,                                       \
-                                  .family = "reduce",                                \
-                                  .operands = "x, axes",                             \
-                                  .doc = text,                                       \
-                                  .prim = primitive,                                 \
-                                  .number = TERN__N_##id,                            \
-                                  .dtypes = TERN_D_##types,                          \
-                                  .infer = inference,                                \
-                                  .lower = lowering,                                 \
-                                  .absolute = tolerance,                             \
-                                  .relative = tolerance,                             \
-                                  .ulp = (tolerance) / 1.2e-7,                       \
-                                  .of_nothing = empty};                              \
+#define REDUCTION(id, primitive, types, inference, lowering, tolerance, empty, rule, reads, text) \
+  const tern__op tern__op_##id = {.name = #id,                                                    \
+                                  .family = "reduce",                                             \
+                                  .operands = "x, axes",                                          \
+                                  .doc = text,                                                    \
+                                  .prim = primitive,                                              \
+                                  .number = TERN__N_##id,                                         \
+                                  .dtypes = TERN_D_##types,                                       \
+                                  .infer = inference,                                             \
+                                  .lower = lowering,                                              \
+                                  .absolute = tolerance,                                          \
+                                  .relative = tolerance,                                          \
+                                  .ulp = (tolerance) / 1.2e-7,                                    \
+                                  .of_nothing = empty,                                            \
+                                  .grad = rule,                                                   \
+                                  .keeps = reads};                                                \
   tern_tensor *tern_##id(tern_tensor *x, const tern_reduce_opts *opts) { return reduce(&tern__op_##id, x, opts); }
 
-REDUCTION(sum, TERN_OP_SUM, NUM, infer_sum, tern__lower_prim, 1e-5, 0,
+REDUCTION(sum, TERN_OP_SUM, NUM, infer_sum, tern__lower_prim, 1e-5, 0, grad_sum, 0,
           "sum; of small integers and bool in int64 / uint64")
-REDUCTION(prod, TERN_OP_PROD, NUM, infer_sum, tern__lower_prim, 1e-5, 1,
+REDUCTION(prod, TERN_OP_PROD, NUM, infer_sum, tern__lower_prim, 1e-5, 1, grad_prod, TERN__KEEP_A,
           "product; of small integers and bool in int64 / uint64")
-REDUCTION(mean, 0, FLOAT, infer_mean, lower_mean, 1e-5, NAN, "mean; integers give float64")
-REDUCTION(max, TERN_OP_AMAX, ANY, infer_same, tern__lower_prim, 0, NAN, "largest; NaN if any is")
-REDUCTION(min, TERN_OP_AMIN, ANY, infer_same, tern__lower_prim, 0, NAN, "smallest; NaN if any is")
-REDUCTION(any, TERN_OP_ANY, ANY, infer_bool, tern__lower_prim, 0, 0, "true where any is nonzero")
-REDUCTION(all, TERN_OP_ALL, ANY, infer_bool, tern__lower_prim, 0, 1, "true where all are nonzero")
-REDUCTION(var, 0, FLOAT, infer_var, lower_var, 1e-5, NAN, "variance, divided by n - correction")
-REDUCTION(std, 0, FLOAT, infer_var, lower_std, 1e-5, NAN, "square root of the variance")
-REDUCTION(logsumexp, 0, FLOAT, infer_logsumexp, lower_logsumexp, 1e-5, -INFINITY, "log(sum(exp(x))) without overflow")
-REDUCTION(argmax, TERN_OP_ARGMAX, ANY, infer_arg, tern__lower_prim, 0, NAN,
+REDUCTION(mean, 0, FLOAT, infer_mean, lower_mean, 1e-5, NAN, grad_mean, 0, "mean; integers give float64")
+REDUCTION(max, TERN_OP_AMAX, ANY, infer_same, tern__lower_prim, 0, NAN, grad_extreme, TERN__KEEP_A | TERN__KEEP_OUT,
+          "largest; NaN if any is")
+REDUCTION(min, TERN_OP_AMIN, ANY, infer_same, tern__lower_prim, 0, NAN, grad_extreme, TERN__KEEP_A | TERN__KEEP_OUT,
+          "smallest; NaN if any is")
+REDUCTION(any, TERN_OP_ANY, ANY, infer_bool, tern__lower_prim, 0, 0, NULL, 0, "true where any is nonzero")
+REDUCTION(all, TERN_OP_ALL, ANY, infer_bool, tern__lower_prim, 0, 1, NULL, 0, "true where all are nonzero")
+REDUCTION(var, 0, FLOAT, infer_var, lower_var, 1e-5, NAN, grad_var, TERN__KEEP_A, "variance, divided by n - correction")
+REDUCTION(std, 0, FLOAT, infer_var, lower_std, 1e-5, NAN, grad_std, TERN__KEEP_A | TERN__KEEP_OUT,
+          "square root of the variance")
+REDUCTION(logsumexp, 0, FLOAT, infer_logsumexp, lower_logsumexp, 1e-5, -INFINITY, grad_logsumexp,
+          TERN__KEEP_A | TERN__KEEP_OUT, "log(sum(exp(x))) without overflow")
+REDUCTION(argmax, TERN_OP_ARGMAX, ANY, infer_arg, tern__lower_prim, 0, NAN, NULL, 0,
           "index of the largest, int64; the first of equals")
-REDUCTION(argmin, TERN_OP_ARGMIN, ANY, infer_arg, tern__lower_prim, 0, NAN,
+REDUCTION(argmin, TERN_OP_ARGMIN, ANY, infer_arg, tern__lower_prim, 0, NAN, NULL, 0,
           "index of the smallest, int64; the first of equals")
