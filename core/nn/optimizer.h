@@ -1,0 +1,56 @@
+/* Optimisers inside. A rule is one table entry; its update op is one region that takes the variable, its gradient and
+   its slots and gives the new variable and slots; the object holds options, slots and the step count. */
+#ifndef TERN_NN_OPTIMIZER_H_
+#define TERN_NN_OPTIMIZER_H_
+#include "ops/op.h"
+#include <tern/train.h>
+
+enum { TERN__MAX_SLOTS = 3, TERN__MAX_HYPER = 4, TERN__MAX_SCALARS = TERN__MAX_HYPER + 3 };
+
+/* What an update does beyond its plain form: attribute 0 of the call. */
+enum {
+  TERN__UPDATE_MOMENTUM = 1,
+  TERN__UPDATE_NESTEROV = 2,
+  TERN__UPDATE_AMSGRAD = 4,
+  TERN__UPDATE_CENTERED = 8,
+  TERN__UPDATE_DECAY = 16, /* a scalar: the share that the variable loses first */
+  TERN__UPDATE_LIMIT = 32, /* a scalar: gradient elements are limited to +- it */
+  TERN__UPDATE_SCALE = 64  /* a rank-0 tensor behind the slots, by which the gradient is multiplied */
+};
+
+/* An update's scalars, in this order: the rate, the decay if any, hyper[0..n_hyper), the limit if any. They travel as
+   host scalars behind the tensors, so that changing them compiles nothing, as many as TERN__MAX_ARGS leaves room for;
+   the last ones, which no step changes, are attributes 1.. of the call otherwise. */
+typedef struct tern__rule {
+  const char *name;
+  const tern__op *op;
+  double learning_rate, weight_decay; /* the defaults */
+  int n_hyper;
+  struct {
+    const char *name;
+    uint32_t needs; /* only with these bits */
+  } slot[TERN__MAX_SLOTS];
+  /* What stands in for the learning rate in the step-th step (from 1); NULL: itself. */
+  double (*rate)(const double *hyper, double learning_rate, int64_t step);
+} tern__rule;
+
+/* update.c */
+extern const tern__op tern__op_sgd_update, tern__op_adam_update, tern__op_rmsprop_update, tern__op_adagrad_update,
+    tern__op_lion_update;
+
+/* schedule.c: TERN_OK, or the error says what is wrong with it. */
+tern_rc tern__schedule_check(const char *op, const tern_schedule *schedule);
+
+/* optimizer.c: the fields that all options begin with, and the object. */
+typedef struct tern__optimizer_opts {
+  TERN_OPTIMIZER_OPTS;
+} tern__optimizer_opts;
+/* Owned; NULL with the error set. hyper: n_hyper of the rule; initial: what slots begin with. */
+tern_optimizer *tern__optimizer_new(const tern__rule *rule, const tern__optimizer_opts *opts, uint32_t bits,
+                                    const double *hyper, double initial);
+/* An option: 0 counts as `otherwise`, -0.0 as 0. */
+double tern__option_or(double value, double otherwise);
+
+/* clip.c: limit / max(norm of these gradients, limit), rank 0, borrowed from the scope. */
+tern_tensor *tern__clip_scale(const char *op, tern_tensor *const *gradients, int n, double limit, tern_tensor **norm);
+#endif
