@@ -22,7 +22,8 @@ enum { BENCH_PAIRS = 11, BENCH_SERVED = 5 /* samples behind one answer of --serv
 /* Does the work `reps` times. */
 typedef void (*bench_fn)(void *context, long reps);
 
-/* A case has `measure`, which prints its own line, or `loop`, whose time is compared by bench/run. */
+/* A case has `measure`, which prints its own line, or `loop`, whose time is compared by bench/run, or `once`, which gives one figure
+   for that (NAN: it failed). */
 typedef struct bench_case {
   const char *name; /* "dispatch/add3" */
   int (*measure)(
@@ -30,6 +31,7 @@ typedef struct bench_case {
   bench_fn loop;
   void *context;
   double ops; /* operations of one repetition of loop */
+  double (*once)(void);
 } bench_case;
 
 /* One line of build/bench.jsonl, less `pass`, which bench/run adds. With a peer, `need` is the least ratio; without
@@ -155,12 +157,12 @@ static inline int bench_serve(const bench_case *cases, int n) {
   while (fgets(line, sizeof line, stdin)) {
     line[strcspn(line, "\r\n")] = 0;
     int i = 0;
-    while (i < n && i < 64 && !(cases[i].loop && !strcmp(cases[i].name, line))) i++;
+    while (i < n && i < 64 && !((cases[i].loop || cases[i].once) && !strcmp(cases[i].name, line))) i++;
     if (i == n || i == 64) {
       printf("error no such case\n");
     } else {
-      const double seconds = bench_loop(&cases[i], &reps[i]);
-      if (bench_errors(line))
+      const double seconds = cases[i].once ? cases[i].once() : bench_loop(&cases[i], &reps[i]);
+      if (bench_errors(line) || isnan(seconds))
         printf("error tern failed\n");
       else
         printf("%.9g\n", seconds);
@@ -185,6 +187,11 @@ static inline bool bench_wanted(const char *name, int argc, char **argv) {
 /* Case c by itself: its own line, or the time of its loop with no peer beside it. */
 static inline int bench_run(const bench_case *c) {
   if (c->measure) return c->measure(c->name);
+  if (c->once) {
+    const bench_row row = {c->name, bench_device(), "", NULL, false, c->once(), NAN, NAN, NAN};
+    bench_print(&row);
+    return isnan(row.tern);
+  }
   long reps = 0;
   double v[BENCH_PAIRS];
   for (int i = 0; i < BENCH_PAIRS; i++) v[i] = bench_loop(c, &reps);

@@ -1,13 +1,17 @@
-// The peer of dispatch.c and math.c: the same loops in libtorch. Like them it answers names on stdin with seconds an
+// The peer of dispatch.c, math.c and train.c: the same loops in libtorch. Like them it answers names on stdin with seconds an
 // operation (bench/run alternates the two); "version" with its version. Without --serve it measures every case once.
-#include <torch/types.h>
-#include <torch/version.h>
+#include <sys/resource.h>
+#include <torch/torch.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -51,6 +55,65 @@ template <class F> Case each(F f) {
   }};
 }
 
+// The guide's linear model: 2x2 data, mean squared error, Adam.
+struct Linear {
+  torch::Tensor x = torch::tensor({{1.f, 2.f}, {3.f, 4.f}}), y = torch::tensor({{0.f}, {1.f}});
+  torch::Tensor w = torch::randn({2, 1}).requires_grad_(true), b = torch::zeros({1}).requires_grad_(true);
+  torch::optim::Adam optimizer{{w, b}, torch::optim::AdamOptions(0.01)};
+  void step() {
+    optimizer.zero_grad();
+    torch::mean(torch::square(y - (torch::matmul(x, w) + b))).backward();
+    optimizer.step();
+  }
+};
+
+// 784-512-512-10, relu, cross-entropy, batch 128, Adam.
+struct Mlp {
+  torch::Tensor x = torch::rand({128, 784}), labels = torch::randint(10, {128}, torch::kLong);
+  torch::nn::Sequential net{torch::nn::Linear(784, 512), torch::nn::ReLU(), torch::nn::Linear(512, 512),
+                            torch::nn::ReLU(), torch::nn::Linear(512, 10)};
+  torch::optim::Adam optimizer{net->parameters(), torch::optim::AdamOptions(0.001)};
+  void step() {
+    optimizer.zero_grad();
+    torch::nn::functional::cross_entropy(net->forward(x), labels).backward();
+    optimizer.step();
+  }
+};
+
+// A loop over the steps of a model that is made when it is first asked for.
+template <class M> Case steps() {
+  return {[model = std::shared_ptr<M>()](long reps) mutable {
+    if (!model) model = std::make_shared<M>();
+    for (long i = 0; i < reps; i++) model->step();
+  }};
+}
+
+double peak_bytes() {
+  rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return 1024.0 * static_cast<double>(u.ru_maxrss);
+}
+
+// In a fresh process: the growth of peak RSS from before the model to the end of 100 steps.
+double memory_of_mlp() {
+  torch::ones({2}) + torch::ones({2});
+  const double before = peak_bytes();
+  Mlp model;
+  for (int i = 0; i < 100; i++) model.step();
+  return peak_bytes() - before;
+}
+
+// What a child process of this program, called with that argument, prints.
+double child(const std::string &argument) {
+  std::string text(64, 0);
+  FILE *pipe = popen(("exec /proc/" + std::to_string(getpid()) + "/exe " + argument).c_str(), "r");
+  if (!pipe) return 0;
+  const size_t n = fread(text.data(), 1, text.size() - 1, pipe);
+  pclose(pipe);
+  text.resize(n);
+  return std::strtod(text.c_str(), nullptr);
+}
+
 std::map<std::string, Case> make_cases() {
   const auto a = torch::tensor({1.f, 2.f, 3.f}), b = torch::tensor({4.f, 5.f, 6.f});
   const auto square = torch::tensor({{1.f, 2.f}, {3.f, 4.f}});
@@ -66,6 +129,8 @@ std::map<std::string, Case> make_cases() {
           {"dispatch/view", each([=] { return square.view({4}); })},
           {"dispatch/matmul2x2", each([=] { return torch::matmul(square, square); })},
           {"dispatch/chain", chain},
+          {"train/linear", steps<Linear>()},
+          {"train/mlp784", steps<Mlp>()},
           {"math/exp", each([=] { return torch::exp(line); })},
           {"math/tanh", each([=] { return torch::tanh(line); })},
           {"math/erf", each([=] { return torch::erf(line); })}};
@@ -73,19 +138,24 @@ std::map<std::string, Case> make_cases() {
 }  // namespace
 
 int main(int argc, char **argv) {
+  std::cout.precision(9);
+  if (argc == 2 && std::string(argv[1]) == "--memory") {
+    std::cout << memory_of_mlp() << std::endl;
+    return 0;
+  }
   const bool serve = argc == 2 && std::string(argv[1]) == "--serve";
   if (argc > 1 && !serve) {
     std::cout << "usage: " << argv[0] << " [--serve]   eager libtorch, seconds an operation\n";
     return std::string(argv[1]) == "--help" ? 0 : 2;
   }
   auto cases = make_cases();
-  std::cout.precision(9);
   if (!serve)
     for (auto &[name, c] : cases)
       std::cout << "{\"case\": \"" << name << "\", \"seconds\": " << measure(c) << "}" << std::endl;
   for (std::string name; serve && std::getline(std::cin, name);) {
     const auto found = cases.find(name);
-    if (name == "version") std::cout << TORCH_VERSION << std::endl;
+    if (name == "train/memory") std::cout << child("--memory") << std::endl;
+    else if (name == "version") std::cout << TORCH_VERSION << std::endl;
     else if (found == cases.end()) std::cout << "error no such case" << std::endl;
     else std::cout << measure(found->second) << std::endl;
   }
