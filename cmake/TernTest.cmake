@@ -12,6 +12,10 @@ set(TERN_TEST_ENVIRONMENT "TERN_PLUGIN_PATH=${TERN_PLUGIN_OUTPUT_DIR}"
   "UBSAN_OPTIONS=print_stacktrace=1"
   "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0"
   "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+if(CMAKE_CROSSCOMPILING_EMULATOR) # for the tests that start programs
+  string(REPLACE ";" " " emulator "${CMAKE_CROSSCOMPILING_EMULATOR}")
+  list(APPEND TERN_TEST_ENVIRONMENT "TERN_TEST_EMULATOR=${emulator}")
+endif()
 
 # tern_test(NAME PROGRAM DEVICE labels... [ARGUMENTS arguments...])
 function(tern_test name program device)

@@ -126,6 +126,21 @@ int64_t test_at(tern_shape shape, const int64_t *index) {
 
 /* ---- children ---- */
 
+_Noreturn void test_exec(const char *path, const char *first, const char *second) {
+  const char *arguments[16], *emulator = getenv("TERN_TEST_EMULATOR");
+  char words[1024];
+  int n = 0;
+  snprintf(words, sizeof words, "%s", emulator ? emulator : "");
+  for (char *rest = words, *word; n < 10 && (word = strtok_r(rest, " ", &rest));) arguments[n++] = word;
+  arguments[n++] = path;
+  arguments[n++] = first;
+  arguments[n++] = second;
+  arguments[n] = NULL;
+  execvp(arguments[0], (char **)(uintptr_t)arguments);
+  dprintf(STDERR_FILENO, "%s cannot be run: %s\n", arguments[0], strerror(errno));
+  _exit(127);
+}
+
 static char program[4096];
 
 static void become_child(const char *name, const char *const *environment, int out) {
@@ -139,20 +154,7 @@ static void become_child(const char *name, const char *const *environment, int o
   }
   dup2(out, STDOUT_FILENO);
   dup2(out, STDERR_FILENO);
-  char *arguments[16], words[1024];
-  int n = 0;
-  const char *emulator = getenv("TERN_TEST_EMULATOR");
-  snprintf(words, sizeof words, "%s", emulator ? emulator : "");
-  for (char *rest = words, *word; n < 10 && (word = strtok_r(rest, " ", &rest));) arguments[n++] = word;
-  arguments[n++] = program;
-  arguments[n++] = (char[]){"--child"};
-  char copy[256];
-  snprintf(copy, sizeof copy, "%s", name);
-  arguments[n++] = copy;
-  arguments[n] = NULL;
-  execvp(arguments[0], arguments);
-  dprintf(STDERR_FILENO, "%s cannot be run: %s\n", arguments[0], strerror(errno));
-  _exit(127);
+  test_exec(program, "--child", name);
 }
 
 int test_child(const char *name, const char *const *environment, char *text, size_t size) {

@@ -40,9 +40,11 @@ bool test_step(tern_shape shape, int64_t *index);
 /* Row-major position of an index. */
 int64_t test_at(tern_shape shape, const int64_t *index);
 
+/* Become `PATH FIRST SECOND`, with status 127 if that cannot be run. Where programs run under an emulator,
+   TERN_TEST_EMULATOR is its command (words separated by spaces). */
+_Noreturn void test_exec(const char *path, const char *first, const char *second);
 /* Run this program again as `PROGRAM --child NAME` with `environment` ("NAME=VALUE", NULL at the end) added. Returns
-   its exit status, or minus the signal that ended it; text gets what it wrote to stdout and stderr. Where programs run under an
-   emulator, TERN_TEST_EMULATOR is its command (words separated by spaces). */
+   its exit status, or minus the signal that ended it; text gets what it wrote to stdout and stderr. */
 int test_child(const char *name, const char *const *environment, char *text, size_t size);
 /* main of a program with children: runs child(NAME) for --child NAME, else the cases. */
 int test_main_with_child(int argc, char **argv, const char *suite, const test_case *cases, int n,

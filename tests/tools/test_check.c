@@ -16,7 +16,7 @@ static struct { char output[1 << 16]; } test;
 /* Run tern-check; its exit status, and what it said in test.output. */
 static int run(const char *arguments) {
   char command[4096];
-  snprintf(command, sizeof command, CHECK " %s 2>&1", arguments);
+  snprintf(command, sizeof command, "$TERN_TEST_EMULATOR " CHECK " %s 2>&1", arguments);
   test.output[0] = 0;
   fflush(stdout);
   FILE *f = popen(command, "r");
@@ -116,10 +116,6 @@ static void test_usage(void) {
 int main(void) {
   if (access(CHECK, X_OK)) {
     printf("skipped: %s is not built\n", CHECK);
-    return 77;
-  }
-  if (run("--help")) {
-    printf("skipped: tern-check does not run here by itself (an emulator?)\n");
     return 77;
   }
   if (CU_initialize_registry() != CUE_SUCCESS) return 2;

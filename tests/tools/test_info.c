@@ -15,8 +15,8 @@ static struct { char output[1 << 20]; } test;
 /* Run tern-info on the CPU and the plugins for tests; its exit status. */
 static int run(const char *settings, const char *arguments) {
   char command[4096];
-  snprintf(command, sizeof command, "%s TERN_PLUGIN_PATH='%s' " INFO " %s 2>&1", settings, TERN_TEST_PLUGINS,
-           arguments);
+  snprintf(command, sizeof command, "%s TERN_PLUGIN_PATH='%s' $TERN_TEST_EMULATOR " INFO " %s 2>&1", settings,
+           TERN_TEST_PLUGINS, arguments);
   fflush(stdout);
   test.output[0] = 0;
   FILE *f = popen(command, "r");
