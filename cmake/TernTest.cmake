@@ -2,7 +2,7 @@
 # loaded with dlopen (libgomp, OpenCL runtimes).
 # tern_test: a ctest entry of a program, with the environment, time limit and launcher (emulator, valgrind) of them all.
 set(TERN_TEST_TIMEOUT 120)
-if(TERN_SANITIZE OR TERN_TEST_LAUNCHER OR CMAKE_CROSSCOMPILING)
+if(TERN_SANITIZE OR TERN_TEST_LAUNCHER OR CMAKE_CROSSCOMPILING OR CMAKE_BUILD_TYPE STREQUAL "Debug")
   set(TERN_TEST_TIMEOUT 600)
 endif()
 set(TERN_TEST_ENVIRONMENT "TERN_PLUGIN_PATH=${TERN_PLUGIN_OUTPUT_DIR}"
