@@ -30,15 +30,15 @@ MAP_FN2_SPLAT(copysign_f64, double, double, __builtin_copysign(x, y))
   static inline T next_##N(T x, T y) {                     \
     I u;                                                   \
     memcpy(&u, &x, sizeof u);                              \
-    u += (x < y) == (x > 0) ? 1 : -1;                      \
+    u += (x < y) == (x > 0) ? 1 : (I)-1; /* at 0: wraps */ \
     T near;                                                \
     memcpy(&near, &u, sizeof u);                           \
     near = x == 0 ? COPYSIGN((T)TINY, y) : near;           \
     near = x == y ? y : near;                              \
     return x != x || y != y ? x + y : near;                \
   }
-NEXTAFTER(f32, float, int32_t, 0x1p-149f, __builtin_copysignf)
-NEXTAFTER(f64, double, int64_t, 0x1p-1074, __builtin_copysign)
+NEXTAFTER(f32, float, uint32_t, 0x1p-149f, __builtin_copysignf)
+NEXTAFTER(f64, double, uint64_t, 0x1p-1074, __builtin_copysign)
 MAP_FN2_SPLAT(nextafter_f32, float, float, next_f32(x, y))
 MAP_FN2_SPLAT(nextafter_f64, double, double, next_f64(x, y))
 
