@@ -30,7 +30,7 @@ struct scatter {
   const char *base, *index, *src;
   char *out;
   bool wide, in_place;
-  char value[8]; /* of a filled base */
+  _Alignas(8) char value[8]; /* of a filled base */
   int64_t size, o, a, j, i;
   int64_t base_o, base_a, base_i, index_j, src_o, src_j, src_i, out_o, out_a, out_i; /* strides in bytes */
   int64_t parts_a, parts_i;

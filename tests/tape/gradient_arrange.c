@@ -33,9 +33,12 @@ static tern_tensor *expand(tern_tensor *const *x, int form) {
 }
 static tern_tensor *embed(tern_tensor *const *x, int form) {
   const tern_range ranges[] = {TERN_RANGE(1, TERN_OPEN, 2), TERN_RANGE(TERN_OPEN, TERN_OPEN, -2)};
-  return form ? tern_embed(x[0], TERN_SHAPE(4, 3), &TERN_RANGE(0, 2, 1), 1) : tern_embed(x[0], TERN_SHAPE(4, 5), ranges, 2);
+  return form ? tern_embed(x[0], TERN_SHAPE(4, 3), &TERN_RANGE(0, 2, 1), 1)
+              : tern_embed(x[0], TERN_SHAPE(4, 5), ranges, 2);
 }
-static tern_tensor *repeat(tern_tensor *const *x, int axis) { return tern_repeat(x[0], axis == 2 ? 0 : 3, axis == 2 ? 0 : axis); }
+static tern_tensor *repeat(tern_tensor *const *x, int axis) {
+  return tern_repeat(x[0], axis == 2 ? 0 : 3, axis == 2 ? 0 : axis);
+}
 static tern_tensor *tile(tern_tensor *const *x, int form) {
   return tern_tile(x[0], form ? TERN_SHAPE(3) : TERN_SHAPE(2, 3, 2));
 }
@@ -78,7 +81,8 @@ static tern_tensor *take_along_axis(tern_tensor *const *x, int form) {
 }
 static tern_tensor *gather_nd(tern_tensor *const *x, int form) {
   static const int64_t tuples[] = {1, 2, 0, -1, 1, 2};
-  return tern_gather_nd(x[0], indices_of(form ? (tern_shape){3, {3, 2, 1}} : (tern_shape){2, {3, 2}}, form ? (int64_t[]){1, 0, 1, 1, 0, 1} : tuples));
+  return tern_gather_nd(x[0], indices_of(form ? (tern_shape){3, {3, 2, 1}} : (tern_shape){2, {3, 2}},
+                                         form ? (int64_t[]){1, 0, 1, 1, 0, 1} : tuples));
 }
 static tern_tensor *top_k(tern_tensor *const *x, int form) {
   static const tern_top_k_opts smallest = {.axis = -2, .smallest = 1};
@@ -106,90 +110,93 @@ static tern_tensor *scatter_add(tern_tensor *const *x, int form) {
 }
 static tern_tensor *scatter_nd(tern_tensor *const *x, int form) {
   static const int64_t once[] = {0, 2, 1, -1, 3, 0}, twice[] = {0, 2, 1, 1, 0, 2};
-  return tern_scatter_nd(x[0], indices_of((tern_shape){2, {3, 2}}, form & 8 ? twice : once), x[1], (tern_scatter_mode)(form & 7));
+  return tern_scatter_nd(x[0], indices_of((tern_shape){2, {3, 2}}, form & 8 ? twice : once), x[1],
+                         (tern_scatter_mode)(form & 7));
 }
 
 #define MINOR GRADIENT_MINOR
 #define A IN(-2, 2, 2, 3)
 #define A3 IN(-2, 2, 2, 3, 4)
 static const gradient_case rows[] = {
-    {"reshape", "(3, 1, 2)", reshape, 0, {A}, 0, 0, 0},
-    {"reshape", "flatten", reshape, 1, {A3}, MINOR, 0, 0},
-    {"reshape", "expand_dims and squeeze", reshape, 2, {A}, MINOR, 0, 0},
-    {"reshape", "to a scalar", reshape, 3, {IN(-2, 2, 1, 1)}, MINOR, 0, 0},
-    {"reshape", "flatten nothing", reshape, 1, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"permute", "2, 0, 1", permute, 0, {A3}, 0, 0, 0},
-    {"permute", "transpose", permute, 1, {A3}, MINOR, 0, 0},
-    {"permute", "reversed", permute, 2, {A3}, MINOR, 0, 0},
-    {"slice", "steps 2 and -2", slice, 0, {IN(-2, 2, 4, 5)}, 0, 0, 0},
-    {"slice", "backwards, not the first", slice, 1, {IN(-2, 2, 2, 4, 2)}, MINOR, 0, 0},
-    {"slice", "index", slice, 2, {A3}, MINOR, 0, 0},
-    {"slice", "nothing", slice, 3, {IN(-2, 2, 4, 2)}, MINOR, 0, 0},
-    {"slice", "the first and the last row", slice, 4, {IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"expand", "(4, 1) to (2, 4, 1)", expand, 0, {IN(-2, 2, 4, 1)}, 0, 0, 0},
-    {"expand", "a scalar", expand, 1, {IN(-2, 2, )}, MINOR, 0, 0},
-    {"expand", "to nothing", expand, 2, {IN(-2, 2, 1, 3)}, MINOR, 0, 0},
-    {"embed", "steps 2 and -2", embed, 0, {A}, 0, 0, 0},
-    {"embed", "rows", embed, 1, {A}, MINOR, 0, 0},
-    {"repeat", "axis 0", repeat, 0, {A}, 0, 0, 0},
-    {"repeat", "axis 1", repeat, 1, {A}, MINOR, 0, 0},
-    {"repeat", "not at all", repeat, 2, {A}, MINOR, 0, 0},
-    {"tile", "2, 3, 2", tile, 0, {A}, 0, 0, 0},
-    {"tile", "3 of (2, 3)", tile, 1, {A}, MINOR, 0, 0},
-    {"flip", "all", flip, 0, {A3}, 0, 0, 0},
-    {"flip", "axis 1", flip, 1, {A3}, MINOR, 0, 0},
-    {"roll", "by 1", roll, 1, {A3}, 0, 0, 0},
-    {"roll", "by -7", roll, -7, {A3}, MINOR, 0, 0},
-    {"diag", "a matrix of (3,)", diag, 0, {IN(-2, 2, 3)}, 0, 0, 0},
-    {"diag", "a matrix of (3,), below", diag, -2, {IN(-2, 2, 3)}, MINOR, 0, 0},
-    {"diag", "of (3, 4), above", diag, 1, {IN(-2, 2, 3, 4)}, 0, 0, 0},
-    {"diag", "of (2, 4, 3), below", diag, -1, {IN(-2, 2, 2, 4, 3)}, MINOR, 0, 0},
-    {"diag", "outside", diag, 5, {A}, MINOR, 0, 0},
-    {"triu", "0", triu, 0, {IN(-2, 2, 3, 3)}, 0, 0, 0},
-    {"triu", "-1 of (2, 4, 3)", triu, -1, {IN(-2, 2, 2, 4, 3)}, MINOR, 0, 0},
-    {"tril", "0", tril, 0, {IN(-2, 2, 3, 3)}, 0, 0, 0},
-    {"tril", "1 of (2, 3, 4)", tril, 1, {A3}, MINOR, 0, 0},
-    {"outer", "(2, 3) and (4,)", outer, 0, {A, IN(-2, 2, 4)}, 0, 0, 0},
-    {"outer", "itself twice", outer, 1, {IN(-2, 2, 4)}, MINOR, 0, 0},
-    {"concat", "three along axis 1", concat, 0, {A, IN(-2, 2, 2, 1), IN(-2, 2, 2, 0)}, 0, 0, 0},
-    {"concat", "one of them twice", concat, 1, {A, IN(-2, 2, 1, 3)}, MINOR, 0, 0},
-    {"stack", "axis 0", stack, 0, {A, A}, 0, 0, 0},
-    {"stack", "the last axis", stack, 1, {A, A}, MINOR, 0, 0},
-    {"stack", "scalars", stack, 0, {IN(-2, 2, ), IN(-2, 2, )}, MINOR, 0, 0},
-    {"pad", "two sides", pad, 0, {A}, 0, 0, 0},
-    {"pad", "by nothing", pad, 1, {A}, MINOR, 0, 0},
-    {"pad", "round nothing", pad, 0, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"take", "rows, some twice", take, 0, {IN(-2, 2, 4, 3)}, 0, 0, 0},
-    {"take", "the last axis, int32 indices", take, 1, {A3}, MINOR, 0, 0},
-    {"take", "nothing", take, 2, {A}, MINOR, 0, 0},
-    {"take", "one row", take, 3, {A}, MINOR, 0, 0},
-    {"embedding", "some rows twice", take, 4, {IN(-2, 2, 4, 3)}, 0, 0, 0},
-    {"take_along_axis", "axis 0", take_along_axis, 0, {IN(-2, 2, 3, 4)}, 0, 0, 0},
-    {"take_along_axis", "axis 1", take_along_axis, 1, {IN(-2, 2, 3, 4)}, MINOR, 0, 0},
-    {"gather_nd", "elements", gather_nd, 0, {A}, 0, 0, 0},
-    {"gather_nd", "slices", gather_nd, 1, {A3}, MINOR, 0, 0},
-    {"top_k", "largest", top_k, 0, {IN(-2, 2, 2, 5)}, 0, 0, 0},
-    {"top_k", "smallest along axis -2", top_k, 1, {IN(-2, 2, 5, 2)}, MINOR, 0, 0},
-    {"sort", "ascending", sort, 0, {IN(-2, 2, 2, 5)}, 0, 0, 0},
-    {"sort", "descending along axis 0", sort, 1, {IN(-2, 2, 5, 2)}, MINOR, 0, 0},
-    {"sort", "the middle axis", sort, 2, {IN(-2, 2, 2, 4, 2)}, MINOR, 0, 0},
-    {"sort", "nothing", sort, 0, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"scatter", "add", scatter, TERN_SCATTER_ADD, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"scatter", "set", scatter, TERN_SCATTER_SET, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, 0, 0, 0},
-    {"scatter", "set, the last of two", scatter, 8 | TERN_SCATTER_SET, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"scatter", "max", scatter, TERN_SCATTER_MAX, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, 0, 0, 0},
-    {"scatter", "max of more than two", scatter, 8 | TERN_SCATTER_MAX, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"scatter", "min", scatter, 8 | TERN_SCATTER_MIN, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"scatter", "set along axis 1", scatter, 16 | TERN_SCATTER_SET, {IN(-2, 2, 2, 4, 2), IN(-2, 2, 2, 2, 2, 2)}, MINOR, 0, 0},
-    {"scatter", "max along axis 1", scatter, 16 | TERN_SCATTER_MAX, {IN(-2, 2, 2, 4, 2), IN(-2, 2, 2, 2, 2, 2)}, MINOR, 0, 0},
-    {"scatter", "one number set", scatter, TERN_SCATTER_SET, {IN(-2, 2, 4, 2), IN(-2, 2, )}, MINOR, 0, 0},
-    {"scatter_add", "axis 0", scatter_add, 0, {IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)}, 0, 0, 0},
-    {"scatter_add", "axis 1", scatter_add, 1, {IN(-2, 2, 2, 4), IN(-2, 2, 2, 3)}, MINOR, 0, 0},
-    {"scatter_add", "one number", scatter_add, 0, {IN(-2, 2, 4, 2), IN(-2, 2, )}, MINOR, 0, 0},
-    {"scatter_nd", "add, some twice", scatter_nd, 8 | TERN_SCATTER_ADD, {IN(-2, 2, 4, 3, 2), IN(-2, 2, 3, 2)}, 0, 0, 0},
-    {"scatter_nd", "set", scatter_nd, TERN_SCATTER_SET, {IN(-2, 2, 4, 3, 2), IN(-2, 2, 3, 2)}, MINOR, 0, 0},
-    {"scatter_nd", "max", scatter_nd, 8 | TERN_SCATTER_MAX, {IN(-2, 2, 4, 3), IN(-2, 2, 3)}, MINOR, 0, 0},
-    {"scatter_nd", "min", scatter_nd, TERN_SCATTER_MIN, {IN(-2, 2, 4, 3), IN(-2, 2, 3)}, MINOR, 0, 0},
+    ROW("reshape", "(3, 1, 2)", reshape, 0, 0, A),
+    ROW("reshape", "flatten", reshape, 1, MINOR, A3),
+    ROW("reshape", "expand_dims and squeeze", reshape, 2, MINOR, A),
+    ROW("reshape", "to a scalar", reshape, 3, MINOR, IN(-2, 2, 1, 1)),
+    ROW("reshape", "flatten nothing", reshape, 1, MINOR, IN(-2, 2, 0, 3)),
+    ROW("permute", "2, 0, 1", permute, 0, 0, A3),
+    ROW("permute", "transpose", permute, 1, MINOR, A3),
+    ROW("permute", "reversed", permute, 2, MINOR, A3),
+    ROW("slice", "steps 2 and -2", slice, 0, 0, IN(-2, 2, 4, 5)),
+    ROW("slice", "backwards, not the first", slice, 1, MINOR, IN(-2, 2, 2, 4, 2)),
+    ROW("slice", "index", slice, 2, MINOR, A3),
+    ROW("slice", "nothing", slice, 3, MINOR, IN(-2, 2, 4, 2)),
+    ROW("slice", "the first and the last row", slice, 4, MINOR, IN(-2, 2, 3, 2)),
+    ROW("expand", "(4, 1) to (2, 4, 1)", expand, 0, 0, IN(-2, 2, 4, 1)),
+    ROW("expand", "a scalar", expand, 1, MINOR, IN(-2, 2, )),
+    ROW("expand", "to nothing", expand, 2, MINOR, IN(-2, 2, 1, 3)),
+    ROW("embed", "steps 2 and -2", embed, 0, 0, A),
+    ROW("embed", "rows", embed, 1, MINOR, A),
+    ROW("repeat", "axis 0", repeat, 0, 0, A),
+    ROW("repeat", "axis 1", repeat, 1, MINOR, A),
+    ROW("repeat", "not at all", repeat, 2, MINOR, A),
+    ROW("tile", "2, 3, 2", tile, 0, 0, A),
+    ROW("tile", "3 of (2, 3)", tile, 1, MINOR, A),
+    ROW("flip", "all", flip, 0, 0, A3),
+    ROW("flip", "axis 1", flip, 1, MINOR, A3),
+    ROW("roll", "by 1", roll, 1, 0, A3),
+    ROW("roll", "by -7", roll, -7, MINOR, A3),
+    ROW("diag", "a matrix of (3,)", diag, 0, 0, IN(-2, 2, 3)),
+    ROW("diag", "a matrix of (3,), below", diag, -2, MINOR, IN(-2, 2, 3)),
+    ROW("diag", "of (3, 4), above", diag, 1, 0, IN(-2, 2, 3, 4)),
+    ROW("diag", "of (2, 4, 3), below", diag, -1, MINOR, IN(-2, 2, 2, 4, 3)),
+    ROW("diag", "outside", diag, 5, MINOR, A),
+    ROW("triu", "0", triu, 0, 0, IN(-2, 2, 3, 3)),
+    ROW("triu", "-1 of (2, 4, 3)", triu, -1, MINOR, IN(-2, 2, 2, 4, 3)),
+    ROW("tril", "0", tril, 0, 0, IN(-2, 2, 3, 3)),
+    ROW("tril", "1 of (2, 3, 4)", tril, 1, MINOR, A3),
+    ROW("outer", "(2, 3) and (4,)", outer, 0, 0, A, IN(-2, 2, 4)),
+    ROW("outer", "itself twice", outer, 1, MINOR, IN(-2, 2, 4)),
+    ROW("concat", "three along axis 1", concat, 0, 0, A, IN(-2, 2, 2, 1), IN(-2, 2, 2, 0)),
+    ROW("concat", "one of them twice", concat, 1, MINOR, A, IN(-2, 2, 1, 3)),
+    ROW("stack", "axis 0", stack, 0, 0, A, A),
+    ROW("stack", "the last axis", stack, 1, MINOR, A, A),
+    ROW("stack", "scalars", stack, 0, MINOR, IN(-2, 2, ), IN(-2, 2, )),
+    ROW("pad", "two sides", pad, 0, 0, A),
+    ROW("pad", "by nothing", pad, 1, MINOR, A),
+    ROW("pad", "round nothing", pad, 0, MINOR, IN(-2, 2, 0, 3)),
+    ROW("take", "rows, some twice", take, 0, 0, IN(-2, 2, 4, 3)),
+    ROW("take", "the last axis, int32 indices", take, 1, MINOR, A3),
+    ROW("take", "nothing", take, 2, MINOR, A),
+    ROW("take", "one row", take, 3, MINOR, A),
+    ROW("embedding", "some rows twice", take, 4, 0, IN(-2, 2, 4, 3)),
+    ROW("take_along_axis", "axis 0", take_along_axis, 0, 0, IN(-2, 2, 3, 4)),
+    ROW("take_along_axis", "axis 1", take_along_axis, 1, MINOR, IN(-2, 2, 3, 4)),
+    ROW("gather_nd", "elements", gather_nd, 0, 0, A),
+    ROW("gather_nd", "slices", gather_nd, 1, MINOR, A3),
+    ROW("top_k", "largest", top_k, 0, 0, IN(-2, 2, 2, 5)),
+    ROW("top_k", "smallest along axis -2", top_k, 1, MINOR, IN(-2, 2, 5, 2)),
+    ROW("sort", "ascending", sort, 0, 0, IN(-2, 2, 2, 5)),
+    ROW("sort", "descending along axis 0", sort, 1, MINOR, IN(-2, 2, 5, 2)),
+    ROW("sort", "the middle axis", sort, 2, MINOR, IN(-2, 2, 2, 4, 2)),
+    ROW("sort", "nothing", sort, 0, MINOR, IN(-2, 2, 0, 3)),
+    ROW("scatter", "add", scatter, TERN_SCATTER_ADD, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "set", scatter, TERN_SCATTER_SET, 0, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "set, the last of two", scatter, 8 | TERN_SCATTER_SET, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "max", scatter, TERN_SCATTER_MAX, 0, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "max of more than two", scatter, 8 | TERN_SCATTER_MAX, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "min", scatter, 8 | TERN_SCATTER_MIN, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter", "set along axis 1", scatter, 16 | TERN_SCATTER_SET, MINOR, IN(-2, 2, 2, 4, 2),
+        IN(-2, 2, 2, 2, 2, 2)),
+    ROW("scatter", "max along axis 1", scatter, 16 | TERN_SCATTER_MAX, MINOR, IN(-2, 2, 2, 4, 2),
+        IN(-2, 2, 2, 2, 2, 2)),
+    ROW("scatter", "one number set", scatter, TERN_SCATTER_SET, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, )),
+    ROW("scatter_add", "axis 0", scatter_add, 0, 0, IN(-2, 2, 4, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter_add", "axis 1", scatter_add, 1, MINOR, IN(-2, 2, 2, 4), IN(-2, 2, 2, 3)),
+    ROW("scatter_add", "one number", scatter_add, 0, MINOR, IN(-2, 2, 4, 2), IN(-2, 2, )),
+    ROW("scatter_nd", "add, some twice", scatter_nd, 8 | TERN_SCATTER_ADD, 0, IN(-2, 2, 4, 3, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter_nd", "set", scatter_nd, TERN_SCATTER_SET, MINOR, IN(-2, 2, 4, 3, 2), IN(-2, 2, 3, 2)),
+    ROW("scatter_nd", "max", scatter_nd, 8 | TERN_SCATTER_MAX, MINOR, IN(-2, 2, 4, 3), IN(-2, 2, 3)),
+    ROW("scatter_nd", "min", scatter_nd, TERN_SCATTER_MIN, MINOR, IN(-2, 2, 4, 3), IN(-2, 2, 3)),
 };
 
 void gradient_arrange_cases(gradient_visit visit, void *context) { GRADIENT_ROWS(rows, visit, context); }

@@ -1,4 +1,5 @@
-/* Gradient cases of the elementwise ops, generated: each function with shapes that broadcast, host scalars, one tensor as both operands. */
+/* Gradient cases of the elementwise ops, generated: each function with shapes that broadcast, host scalars, one tensor
+   as both operands. */
 #include "tape/gradients.h"
 #include <string.h>
 
@@ -104,8 +105,12 @@ static tern_tensor *number_of(const gradient_input *in) {
   return tern_scalar(x > 0 ? x + in->away : x - in->away);
 }
 static tern_tensor *run_binary(tern_tensor *const *x, int i) { return binaries[i].f(x[0], x[1]); }
-static tern_tensor *run_scalar_right(tern_tensor *const *x, int i) { return binaries[i].f(x[0], number_of(&binaries[i].b)); }
-static tern_tensor *run_scalar_left(tern_tensor *const *x, int i) { return binaries[i].f(number_of(&binaries[i].a), x[0]); }
+static tern_tensor *run_scalar_right(tern_tensor *const *x, int i) {
+  return binaries[i].f(x[0], number_of(&binaries[i].b));
+}
+static tern_tensor *run_scalar_left(tern_tensor *const *x, int i) {
+  return binaries[i].f(number_of(&binaries[i].a), x[0]);
+}
 static tern_tensor *run_itself(tern_tensor *const *x, int i) { return binaries[i].f(x[0], x[0]); }
 
 static gradient_input shaped(gradient_input in, tern_shape shape) {
@@ -132,10 +137,12 @@ static void visit_binaries(gradient_visit visit, void *context) {
                                .flags = k > 1 ? GRADIENT_MINOR : 0};
       visit(&c, context);
     }
-    const gradient_case right = {b->op, "a host number on the right", run_scalar_right, (int)i, {shaped(b->a, plain)}, 0, 0, 0};
+    const gradient_case right = {
+        b->op, "a host number on the right", run_scalar_right, (int)i, {shaped(b->a, plain)}, 0, 0, 0};
     const gradient_case left = {
         b->op, "a host number on the left", run_scalar_left, (int)i, {shaped(b->b, plain)}, GRADIENT_MINOR, 0, 0};
-    const gradient_case itself = {b->op, "itself twice", run_itself, (int)i, {shaped(b->a, plain)}, GRADIENT_MINOR, 0, 0};
+    const gradient_case itself = {b->op, "itself twice", run_itself, (int)i, {shaped(b->a, plain)}, GRADIENT_MINOR, 0,
+                                  0};
     visit(&right, context);
     visit(&left, context);
     if (!b->not_itself) visit(&itself, context);
@@ -199,30 +206,29 @@ static tern_tensor *to_and_back(tern_tensor *const *x, int form) {
 }
 
 static const gradient_case others[] = {
-    {"where", "all shapes equal", where, 0, {IN(-2, 2, 2, 3), IN(-2, 2, 2, 3)}, 0, 0, 0},
-    {"where", "broadcast", where, 1, {IN(-2, 2, 4), IN(-2, 2, 1, 4)}, GRADIENT_MINOR, 0, 0},
-    {"where", "scalars", where, 2, {IN(-2, 2, ), IN(-2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"where", "empty", where, 1, {IN(-2, 2, 3, 0), IN(-2, 2, 3, 1)}, GRADIENT_MINOR, 0, 0},
-    {"where", "a host number on the right", where_scalar, 0, {IN(-2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"where", "a host number on the left", where_scalar, 1, {IN(-2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"where", "a condition of x", where_positive, 0, {IN_AWAY(-2, 2, 0.2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"clip", "both sides", clip, 0, {IN(-2, 2, 3, 4), IN(-1.2, -0.6, 4), IN(0.5, 1.1, 3, 1)}, 0, 0, 0},
-    {"clip", "low", clip, 1, {IN(-2, 2, 3, 4), IN(-1.2, -0.6, )}, GRADIENT_MINOR, 0, 0},
-    {"clip", "high", clip, 2, {IN(-2, 2, 4), IN(0.5, 1.1, 3, 4)}, GRADIENT_MINOR, 0, 0},
-    {"clip", "host numbers", clip, 3, {IN(-2, 2, 3, 4)}, GRADIENT_MINOR, 0, 0},
-    {"pow", "negative bases, cubed", pow_whole, 3, {IN_AWAY(-2, 2, 0.2, 2, 3)}, 0, 0, 0},
-    /* the second derivative of 0 to the 0 is NaN, as PyTorch's */
-    {"pow", "with zeros, to the 0", pow_whole, 0, {IN_ZEROS(-2, 2, 2, 2, 3)}, GRADIENT_MINOR | GRADIENT_FIRST_ONLY, 0, 0},
-    {"pow", "with zeros, to the 1", pow_whole, 1, {IN_ZEROS(-2, 2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"pow", "with zeros, to the 2", pow_whole, 2, {IN_ZEROS(-2, 2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"pow", "with zeros, to the 3", pow_whole, 3, {IN_ZEROS(-2, 2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"mul", "by integers", with_integers, 0, {IN(-2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"div", "of integers", with_integers, 1, {IN_AWAY(-2, 2, 0.4, 2, 3)}, GRADIENT_MINOR | GRADIENT_WIDE_ONLY, 0, 0},
-    {"pow", "to integers", with_integers, 2, {IN_AWAY(-2, 2, 0.4, 2, 3)}, GRADIENT_MINOR, 0, 0},
-    {"add", "integers and bools", with_integers, 3, {IN(-2, 2, 2, 3)}, GRADIENT_MINOR, 0, 0},
+    ROW("where", "all shapes equal", where, 0, 0, IN(-2, 2, 2, 3), IN(-2, 2, 2, 3)),
+    ROW("where", "broadcast", where, 1, GRADIENT_MINOR, IN(-2, 2, 4), IN(-2, 2, 1, 4)),
+    ROW("where", "scalars", where, 2, GRADIENT_MINOR, IN(-2, 2, ), IN(-2, 2, 2, 3)),
+    ROW("where", "empty", where, 1, GRADIENT_MINOR, IN(-2, 2, 3, 0), IN(-2, 2, 3, 1)),
+    ROW("where", "a host number on the right", where_scalar, 0, GRADIENT_MINOR, IN(-2, 2, 2, 3)),
+    ROW("where", "a host number on the left", where_scalar, 1, GRADIENT_MINOR, IN(-2, 2, 2, 3)),
+    ROW("where", "a condition of x", where_positive, 0, GRADIENT_MINOR, IN_AWAY(-2, 2, 0.2, 2, 3)),
+    ROW("clip", "both sides", clip, 0, 0, IN(-2, 2, 3, 4), IN(-1.2, -0.6, 4), IN(0.5, 1.1, 3, 1)),
+    ROW("clip", "low", clip, 1, GRADIENT_MINOR, IN(-2, 2, 3, 4), IN(-1.2, -0.6, )),
+    ROW("clip", "high", clip, 2, GRADIENT_MINOR, IN(-2, 2, 4), IN(0.5, 1.1, 3, 4)),
+    ROW("clip", "host numbers", clip, 3, GRADIENT_MINOR, IN(-2, 2, 3, 4)),
+    ROW("pow", "negative bases, cubed", pow_whole, 3, 0, IN_AWAY(-2, 2, 0.2, 2, 3)),
+    ROW("pow", "with zeros, to the 0", pow_whole, 0, GRADIENT_MINOR, IN_ZEROS(-2, 2, 2, 2, 3)),
+    ROW("pow", "with zeros, to the 1", pow_whole, 1, GRADIENT_MINOR, IN_ZEROS(-2, 2, 2, 2, 3)),
+    ROW("pow", "with zeros, to the 2", pow_whole, 2, GRADIENT_MINOR, IN_ZEROS(-2, 2, 2, 2, 3)),
+    ROW("pow", "with zeros, to the 3", pow_whole, 3, GRADIENT_MINOR, IN_ZEROS(-2, 2, 2, 2, 3)),
+    ROW("mul", "by integers", with_integers, 0, GRADIENT_MINOR, IN(-2, 2, 2, 3)),
+    ROW("div", "of integers", with_integers, 1, GRADIENT_MINOR | GRADIENT_WIDE_ONLY, IN_AWAY(-2, 2, 0.4, 2, 3)),
+    ROW("pow", "to integers", with_integers, 2, GRADIENT_MINOR, IN_AWAY(-2, 2, 0.4, 2, 3)),
+    ROW("add", "integers and bools", with_integers, 3, GRADIENT_MINOR, IN(-2, 2, 2, 3)),
     /* the steps between float32 numbers are small beside a large step of the differences */
     {"cast", "to float32 and back", cast_there_and_back, 0, {IN(-2, 2, 2, 3)}, GRADIENT_WIDE_ONLY, 0.125, 20},
-    {"to", "another device and back", to_and_back, 0, {IN(-2, 2, 2, 3)}, 0, 0, 0},
+    ROW("to", "another device and back", to_and_back, 0, 0, IN(-2, 2, 2, 3)),
 };
 
 void gradient_map_cases(gradient_visit visit, void *context) {

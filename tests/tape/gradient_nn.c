@@ -1,9 +1,10 @@
-/* Gradient cases of the neural-network ops, and of the composites that compute their gradients: those are results of a tape, so that their own
-   derivatives are second ones of the op, and the second ones that are tested third ones. */
+/* Gradient cases of the neural-network ops, and of the composites that compute their gradients: those are results of a
+   tape, so that their own derivatives are second ones of the op, and the second ones that are tested third ones. */
 #include "tape/gradients.h"
 
 /* The gradient of body to its first input from dy, the last of n, as an op of all of them. */
-static tern_tensor *back(tern_tensor *(*body)(tern_tensor *const *x, int form), tern_tensor *const *x, int n, int form) {
+static tern_tensor *back(tern_tensor *(*body)(tern_tensor *const *x, int form), tern_tensor *const *x, int n,
+                         int form) {
   tern_tensor *g = NULL;
   tern_tape *tape = tern_tape_begin(NULL);
   if (tern_tape_watch(tape, x[0])) return NULL;
@@ -27,7 +28,9 @@ static tern_tensor *silu(tern_tensor *const *x, int form) {
   (void)form;
   return tern_silu(x[0]);
 }
-static tern_tensor *gelu(tern_tensor *const *x, int tanh_form) { return tern_gelu(x[0], &(tern_gelu_opts){.tanh_form = tanh_form}); }
+static tern_tensor *gelu(tern_tensor *const *x, int tanh_form) {
+  return tern_gelu(x[0], &(tern_gelu_opts){.tanh_form = tanh_form});
+}
 static tern_tensor *relu_grad(tern_tensor *const *x, int form) { return back(relu, x, 2, form); }
 static tern_tensor *sigmoid_grad(tern_tensor *const *x, int form) { return back(sigmoid, x, 2, form); }
 static tern_tensor *silu_grad(tern_tensor *const *x, int form) { return back(silu, x, 2, form); }
@@ -97,7 +100,9 @@ static const tern_conv_opts conv_opts[] = {
     {.padding = TERN_PAD_EXPLICIT, .pads = {{1, 0}, {1, 1}}, .strides = {2, 2}, .output_padding = {1, 0}},
 };
 static tern_tensor *conv(tern_tensor *const *x, int form) { return tern_conv(x[0], x[1], &conv_opts[form]); }
-static tern_tensor *conv_transpose(tern_tensor *const *x, int form) { return tern_conv_transpose(x[0], x[1], &conv_opts[form]); }
+static tern_tensor *conv_transpose(tern_tensor *const *x, int form) {
+  return tern_conv_transpose(x[0], x[1], &conv_opts[form]);
+}
 /* The gradient to the filters: x, filters, dy */
 static tern_tensor *conv_dw(tern_tensor *const *x, int form) {
   tern_tensor *g = NULL;
@@ -114,7 +119,12 @@ static const tern_pool_opts pool_opts[] = {
     {.window = {3, 2}, .strides = {1, 1}},
     {.padding = TERN_PAD_SAME, .window = {3, 3}, .strides = {2, 2}},
     {.padding = TERN_PAD_EXPLICIT, .pads = {{1, 0}, {1, 1}}, .window = {2, 3}, .strides = {2, 2}, .count_padding = 1},
-    {.layout = TERN_NCHW, .padding = TERN_PAD_EXPLICIT, .pads = {{1, 1}, {0, 1}}, .window = {2, 2}, .strides = {1, 2}, .dilations = {2, 1}},
+    {.layout = TERN_NCHW,
+     .padding = TERN_PAD_EXPLICIT,
+     .pads = {{1, 1}, {0, 1}},
+     .window = {2, 2},
+     .strides = {1, 2},
+     .dilations = {2, 1}},
     {.window = {3}, .strides = {2}},
     {.window = {2}, .strides = {3}},
 };
@@ -125,81 +135,89 @@ static tern_tensor *avg_pool(tern_tensor *const *x, int form) { return tern_avg_
 #define A IN(-2, 2, 2, 3)
 #define A3 IN(-2, 2, 2, 3, 4)
 static const gradient_case rows[] = {
-    {"softmax", "the last axis", softmax, -1, {A}, 0, 0, 0},
-    {"softmax", "axis 0", softmax, 0, {A3}, MINOR, 0, 0},
-    {"softmax", "axis 1", softmax, 1, {A3}, MINOR, 0, 0},
-    {"softmax", "nothing", softmax, 1, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"softmax", "a scalar", softmax, 0, {IN(-2, 2, )}, MINOR, 0, 0},
-    {"log_softmax", "the last axis", log_softmax, -1, {A}, 0, 0, 0},
-    {"log_softmax", "axis 1", log_softmax, 1, {A3}, MINOR, 0, 0},
-    {"log_softmax", "nothing", log_softmax, 1, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"relu_grad", "", relu_grad, 0, {IN_AWAY(-2, 2, 0.1, 2, 3), A}, 0, 0, 0},
-    {"sigmoid_grad", "", sigmoid_grad, 0, {A, A}, 0, 0, 0},
-    {"silu_grad", "", silu_grad, 0, {A, A}, 0, 0, 0},
-    {"gelu_grad", "", gelu_grad, 0, {A, A}, 0, 0, 0},
-    {"gelu_grad", "tanh form", gelu_grad, 1, {A, A}, 0, 0, 0},
-    {"softmax_grad", "the last axis", softmax_grad, -1, {A, A}, 0, 0, 0},
-    {"softmax_grad", "axis 1", softmax_grad, 1, {A3, A3}, MINOR, 0, 0},
-    {"log_softmax_grad", "the last axis", log_softmax_grad, -1, {A, A}, 0, 0, 0},
-    {"log_softmax_grad", "axis 1", log_softmax_grad, 1, {A3, A3}, MINOR, 0, 0},
-    {"layer_norm", "scale and offset", layer_norm, 0, {IN(-2, 2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)}, 0, 0, 0},
-    {"layer_norm", "scale", layer_norm, 1, {IN(-2, 2, 3, 4), IN(0.5, 1.5, 4)}, MINOR, 0, 0},
-    {"layer_norm", "offset, epsilon", layer_norm, 2, {IN(-2, 2, 3, 4), IN(-1, 1, 4)}, MINOR, 0, 0},
-    {"layer_norm", "two axes", layer_norm, 3, {IN(-2, 2, 2, 3, 2), IN(0.5, 1.5, 3, 2), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
-    {"layer_norm", "x alone", layer_norm, 4, {IN(-2, 2, 4)}, MINOR, 0, 0},
-    {"layer_norm", "no rows", layer_norm, 4, {IN(-2, 2, 0, 3)}, MINOR, 0, 0},
-    {"rms_norm", "scale", rms_norm, 0, {IN(-2, 2, 3, 4), IN(0.5, 1.5, 4)}, 0, 0, 0},
-    {"rms_norm", "x alone", rms_norm, 1, {IN(-2, 2, 2, 2, 3)}, MINOR, 0, 0},
-    {"rms_norm", "two axes, epsilon", rms_norm, 2, {IN(-2, 2, 2, 3, 2), IN(0.5, 1.5, 3, 2)}, MINOR, 0, 0},
-    {"batch_norm", "of the batch", batch_norm, 0, {IN(-2, 2, 3, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)}, 0, 0, 0},
-    {"batch_norm", "given statistics", batch_norm, 1, {IN(-2, 2, 3, 4), IN(-1, 1, 4), IN(0.5, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)}, 0, 0, 0},
-    {"batch_norm", "channels first, scale", batch_norm, 2, {IN(-2, 2, 3, 4, 2), IN(0.5, 1.5, 4)}, MINOR, 0, 0},
-    {"batch_norm", "given, channels first, offset", batch_norm, 3, {IN(-2, 2, 3, 4, 2), IN(-1, 1, 4), IN(0.5, 2, 4), IN(-1, 1, 4)}, MINOR, 0, 0},
-    {"batch_norm", "x alone", batch_norm, 4, {IN(-2, 2, 5, 3)}, MINOR, 0, 0},
-    {"group_norm", "scale and offset", group_norm, 0, {IN(-2, 2, 2, 3, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)}, 0, 0, 0},
-    {"group_norm", "channels first", group_norm, 1, {IN(-2, 2, 2, 4, 3)}, MINOR, 0, 0},
-    {"group_norm", "as many as channels", group_norm, 2, {IN(-2, 2, 2, 3, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)}, MINOR, 0, 0},
-    {"norm_grad", "layer_norm with scale", norm_grad, 0, {IN(-2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 2, 4)}, 0, 0, 0},
-    {"norm_grad", "layer_norm", norm_grad, 1, {IN(-2, 2, 2, 4), IN(-1, 1, 2, 4)}, MINOR, 0, 0},
-    {"norm_grad", "rms_norm", norm_grad, 2, {IN(-2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 2, 4)}, MINOR, 0, 0},
-    {"norm_grad", "batch_norm", norm_grad, 3, {IN(-2, 2, 3, 4, 2), IN(0.5, 1.5, 4), IN(-1, 1, 3, 4, 2)}, MINOR, 0, 0},
-    {"attention_weights", "plain", attention, 0, {IN(-1, 1, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 4, 3)}, MINOR, 0, 0},
-    {"scaled_dot_product_attention", "plain", attention, 0, {IN(-1, 1, 2, 3, 2), IN(-1, 1, 2, 4, 2), IN(-1, 1, 2, 4, 3)}, 0, 0, 0},
-    {"scaled_dot_product_attention", "causal", attention, 1, {IN(-1, 1, 2, 3, 2), IN(-1, 1, 2, 4, 2), IN(-1, 1, 2, 4, 3)}, MINOR, 0, 0},
-    {"attention_weights", "float mask", attention, 2, {IN(-1, 1, 2, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 2, 4, 3), IN(-1, 1, 3, 4)}, 0, 0, 0},
-    {"scaled_dot_product_attention", "bool mask", attention, 3, {IN(-1, 1, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 4, 3)}, MINOR, 0, 0},
-    {"scaled_dot_product_attention", "scale and dropout", attention, 4, {IN(-1, 1, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 4, 3)}, MINOR, 0, 0},
-    {"scaled_dot_product_attention", "mask of a row, causal, scale", attention, 5, {IN(-1, 1, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 4, 3), IN(-1, 1, 1, 4)}, MINOR, 0, 0},
-    {"dropout", "0.3", dropout, 0, {IN(-2, 2, 4, 5)}, 0, 0, 0},
-    {"dropout", "0.9", dropout, 1, {IN(-2, 2, 4, 5)}, MINOR, 0, 0},
-    {"conv", "two axes", conv, 0, {IN(-1, 1, 2, 4, 4, 2), IN(-1, 1, 2, 3, 2, 3)}, 0, 0, 0},
-    {"conv", "same, stride 2", conv, 1, {IN(-1, 1, 1, 5, 4, 2), IN(-1, 1, 3, 2, 2, 2)}, MINOR, 0, 0},
-    {"conv", "padded, strided, dilated", conv, 2, {IN(-1, 1, 2, 4, 5, 2), IN(-1, 1, 2, 2, 2, 2)}, MINOR, 0, 0},
-    {"conv", "groups", conv, 3, {IN(-1, 1, 2, 3, 3, 4), IN(-1, 1, 2, 2, 2, 4)}, MINOR, 0, 0},
-    {"conv", "channels first, same", conv, 4, {IN(-1, 1, 2, 2, 4, 3), IN(-1, 1, 3, 2, 2, 3)}, MINOR, 0, 0},
-    {"conv", "channels first, strides, groups", conv, 5, {IN(-1, 1, 1, 4, 5, 5), IN(-1, 1, 4, 2, 2, 2)}, MINOR, 0, 0},
-    {"conv", "one axis, stride 3", conv, 6, {IN(-1, 1, 2, 8, 2), IN(-1, 1, 3, 2, 3)}, MINOR, 0, 0},
-    {"conv", "one axis, same, dilated", conv, 7, {IN(-1, 1, 2, 6, 2), IN(-1, 1, 3, 2, 2)}, MINOR, 0, 0},
-    {"conv_dx", "two axes", conv_transpose, 0, {IN(-1, 1, 2, 3, 2, 3), IN(-1, 1, 2, 3, 2, 3)}, 0, 0, 0},
-    {"conv_dx", "same, stride 2", conv_transpose, 1, {IN(-1, 1, 1, 3, 2, 2), IN(-1, 1, 3, 2, 2, 2)}, MINOR, 0, 0},
-    {"conv_dx", "padded, strided, longer", conv_transpose, 8, {IN(-1, 1, 2, 3, 3, 2), IN(-1, 1, 3, 3, 2, 2)}, MINOR, 0, 0},
-    {"conv_dx", "groups", conv_transpose, 3, {IN(-1, 1, 2, 2, 2, 4), IN(-1, 1, 2, 2, 2, 4)}, MINOR, 0, 0},
-    {"conv_dx", "one axis, stride 3", conv_transpose, 6, {IN(-1, 1, 2, 3, 3), IN(-1, 1, 3, 2, 3)}, MINOR, 0, 0},
-    {"conv_dw", "two axes", conv_dw, 0, {IN(-1, 1, 2, 4, 4, 2), IN(-1, 1, 2, 3, 2, 3), IN(-1, 1, 2, 3, 2, 3)}, 0, 0, 0},
-    {"conv_dw", "groups", conv_dw, 3, {IN(-1, 1, 2, 3, 3, 4), IN(-1, 1, 2, 2, 2, 4), IN(-1, 1, 2, 2, 2, 4)}, MINOR, 0, 0},
-    {"max_pool", "2 by 2", max_pool, 0, {IN(-2, 2, 2, 4, 5, 2)}, 0, 0, 0},
-    {"max_pool", "overlapping", max_pool, 1, {IN(-2, 2, 2, 4, 4, 2)}, MINOR, 0, 0},
-    {"max_pool", "same", max_pool, 2, {IN(-2, 2, 1, 5, 4, 2)}, MINOR, 0, 0},
-    {"max_pool", "padded", max_pool, 3, {IN(-2, 2, 1, 5, 4, 2)}, MINOR, 0, 0},
-    {"max_pool", "channels first, dilated", max_pool, 4, {IN(-2, 2, 1, 2, 5, 5)}, MINOR, 0, 0},
-    {"max_pool", "one axis", max_pool, 5, {IN(-2, 2, 2, 8, 2)}, MINOR, 0, 0},
-    {"avg_pool", "2 by 2", avg_pool, 0, {IN(-2, 2, 2, 4, 5, 2)}, 0, 0, 0},
-    {"avg_pool", "overlapping", avg_pool, 1, {IN(-2, 2, 2, 4, 4, 2)}, MINOR, 0, 0},
-    {"avg_pool", "same", avg_pool, 2, {IN(-2, 2, 1, 5, 4, 2)}, MINOR, 0, 0},
-    {"avg_pool", "padded, padding counts", avg_pool, 3, {IN(-2, 2, 1, 5, 4, 2)}, MINOR, 0, 0},
-    {"avg_pool", "channels first, dilated", avg_pool, 4, {IN(-2, 2, 1, 2, 5, 5)}, MINOR, 0, 0},
-    {"avg_pool", "one axis", avg_pool, 5, {IN(-2, 2, 2, 8, 2)}, MINOR, 0, 0},
-    {"avg_pool", "with gaps", avg_pool, 6, {IN(-2, 2, 2, 8, 2)}, MINOR, 0, 0},
+    ROW("softmax", "the last axis", softmax, -1, 0, A),
+    ROW("softmax", "axis 0", softmax, 0, MINOR, A3),
+    ROW("softmax", "axis 1", softmax, 1, MINOR, A3),
+    ROW("softmax", "nothing", softmax, 1, MINOR, IN(-2, 2, 0, 3)),
+    ROW("softmax", "a scalar", softmax, 0, MINOR, IN(-2, 2, )),
+    ROW("log_softmax", "the last axis", log_softmax, -1, 0, A),
+    ROW("log_softmax", "axis 1", log_softmax, 1, MINOR, A3),
+    ROW("log_softmax", "nothing", log_softmax, 1, MINOR, IN(-2, 2, 0, 3)),
+    ROW("relu_grad", "", relu_grad, 0, 0, IN_AWAY(-2, 2, 0.1, 2, 3), A),
+    ROW("sigmoid_grad", "", sigmoid_grad, 0, 0, A, A),
+    ROW("silu_grad", "", silu_grad, 0, 0, A, A),
+    ROW("gelu_grad", "", gelu_grad, 0, 0, A, A),
+    ROW("gelu_grad", "tanh form", gelu_grad, 1, 0, A, A),
+    ROW("softmax_grad", "the last axis", softmax_grad, -1, 0, A, A),
+    ROW("softmax_grad", "axis 1", softmax_grad, 1, MINOR, A3, A3),
+    ROW("log_softmax_grad", "the last axis", log_softmax_grad, -1, 0, A, A),
+    ROW("log_softmax_grad", "axis 1", log_softmax_grad, 1, MINOR, A3, A3),
+    ROW("layer_norm", "scale and offset", layer_norm, 0, 0, IN(-2, 2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)),
+    ROW("layer_norm", "scale", layer_norm, 1, MINOR, IN(-2, 2, 3, 4), IN(0.5, 1.5, 4)),
+    ROW("layer_norm", "offset, epsilon", layer_norm, 2, MINOR, IN(-2, 2, 3, 4), IN(-1, 1, 4)),
+    ROW("layer_norm", "two axes", layer_norm, 3, MINOR, IN(-2, 2, 2, 3, 2), IN(0.5, 1.5, 3, 2), IN(-1, 1, 3, 2)),
+    ROW("layer_norm", "x alone", layer_norm, 4, MINOR, IN(-2, 2, 4)),
+    ROW("layer_norm", "no rows", layer_norm, 4, MINOR, IN(-2, 2, 0, 3)),
+    ROW("rms_norm", "scale", rms_norm, 0, 0, IN(-2, 2, 3, 4), IN(0.5, 1.5, 4)),
+    ROW("rms_norm", "x alone", rms_norm, 1, MINOR, IN(-2, 2, 2, 2, 3)),
+    ROW("rms_norm", "two axes, epsilon", rms_norm, 2, MINOR, IN(-2, 2, 2, 3, 2), IN(0.5, 1.5, 3, 2)),
+    ROW("batch_norm", "of the batch", batch_norm, 0, 0, IN(-2, 2, 3, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)),
+    ROW("batch_norm", "given statistics", batch_norm, 1, 0, IN(-2, 2, 3, 4), IN(-1, 1, 4), IN(0.5, 2, 4),
+        IN(0.5, 1.5, 4), IN(-1, 1, 4)),
+    ROW("batch_norm", "channels first, scale", batch_norm, 2, MINOR, IN(-2, 2, 3, 4, 2), IN(0.5, 1.5, 4)),
+    ROW("batch_norm", "given, channels first, offset", batch_norm, 3, MINOR, IN(-2, 2, 3, 4, 2), IN(-1, 1, 4),
+        IN(0.5, 2, 4), IN(-1, 1, 4)),
+    ROW("batch_norm", "x alone", batch_norm, 4, MINOR, IN(-2, 2, 5, 3)),
+    ROW("group_norm", "scale and offset", group_norm, 0, 0, IN(-2, 2, 2, 3, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)),
+    ROW("group_norm", "channels first", group_norm, 1, MINOR, IN(-2, 2, 2, 4, 3)),
+    ROW("group_norm", "as many as channels", group_norm, 2, MINOR, IN(-2, 2, 2, 3, 4), IN(0.5, 1.5, 4), IN(-1, 1, 4)),
+    ROW("norm_grad", "layer_norm with scale", norm_grad, 0, 0, IN(-2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 2, 4)),
+    ROW("norm_grad", "layer_norm", norm_grad, 1, MINOR, IN(-2, 2, 2, 4), IN(-1, 1, 2, 4)),
+    ROW("norm_grad", "rms_norm", norm_grad, 2, MINOR, IN(-2, 2, 2, 4), IN(0.5, 1.5, 4), IN(-1, 1, 2, 4)),
+    ROW("norm_grad", "batch_norm", norm_grad, 3, MINOR, IN(-2, 2, 3, 4, 2), IN(0.5, 1.5, 4), IN(-1, 1, 3, 4, 2)),
+    ROW("attention_weights", "plain", attention, 0, MINOR, IN(-1, 1, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 4, 3)),
+    ROW("scaled_dot_product_attention", "plain", attention, 0, 0, IN(-1, 1, 2, 3, 2), IN(-1, 1, 2, 4, 2),
+        IN(-1, 1, 2, 4, 3)),
+    ROW("scaled_dot_product_attention", "causal", attention, 1, MINOR, IN(-1, 1, 2, 3, 2), IN(-1, 1, 2, 4, 2),
+        IN(-1, 1, 2, 4, 3)),
+    ROW("attention_weights", "float mask", attention, 2, 0, IN(-1, 1, 2, 3, 2), IN(-1, 1, 4, 2), IN(-1, 1, 2, 4, 3),
+        IN(-1, 1, 3, 4)),
+    ROW("scaled_dot_product_attention", "bool mask", attention, 3, MINOR, IN(-1, 1, 3, 2), IN(-1, 1, 4, 2),
+        IN(-1, 1, 4, 3)),
+    ROW("scaled_dot_product_attention", "scale and dropout", attention, 4, MINOR, IN(-1, 1, 3, 2), IN(-1, 1, 4, 2),
+        IN(-1, 1, 4, 3)),
+    ROW("scaled_dot_product_attention", "mask of a row, causal, scale", attention, 5, MINOR, IN(-1, 1, 3, 2),
+        IN(-1, 1, 4, 2), IN(-1, 1, 4, 3), IN(-1, 1, 1, 4)),
+    ROW("dropout", "0.3", dropout, 0, 0, IN(-2, 2, 4, 5)),
+    ROW("dropout", "0.9", dropout, 1, MINOR, IN(-2, 2, 4, 5)),
+    ROW("conv", "two axes", conv, 0, 0, IN(-1, 1, 2, 4, 4, 2), IN(-1, 1, 2, 3, 2, 3)),
+    ROW("conv", "same, stride 2", conv, 1, MINOR, IN(-1, 1, 1, 5, 4, 2), IN(-1, 1, 3, 2, 2, 2)),
+    ROW("conv", "padded, strided, dilated", conv, 2, MINOR, IN(-1, 1, 2, 4, 5, 2), IN(-1, 1, 2, 2, 2, 2)),
+    ROW("conv", "groups", conv, 3, MINOR, IN(-1, 1, 2, 3, 3, 4), IN(-1, 1, 2, 2, 2, 4)),
+    ROW("conv", "channels first, same", conv, 4, MINOR, IN(-1, 1, 2, 2, 4, 3), IN(-1, 1, 3, 2, 2, 3)),
+    ROW("conv", "channels first, strides, groups", conv, 5, MINOR, IN(-1, 1, 1, 4, 5, 5), IN(-1, 1, 4, 2, 2, 2)),
+    ROW("conv", "one axis, stride 3", conv, 6, MINOR, IN(-1, 1, 2, 8, 2), IN(-1, 1, 3, 2, 3)),
+    ROW("conv", "one axis, same, dilated", conv, 7, MINOR, IN(-1, 1, 2, 6, 2), IN(-1, 1, 3, 2, 2)),
+    ROW("conv_dx", "two axes", conv_transpose, 0, 0, IN(-1, 1, 2, 3, 2, 3), IN(-1, 1, 2, 3, 2, 3)),
+    ROW("conv_dx", "same, stride 2", conv_transpose, 1, MINOR, IN(-1, 1, 1, 3, 2, 2), IN(-1, 1, 3, 2, 2, 2)),
+    ROW("conv_dx", "padded, strided, longer", conv_transpose, 8, MINOR, IN(-1, 1, 2, 3, 3, 2), IN(-1, 1, 3, 3, 2, 2)),
+    ROW("conv_dx", "groups", conv_transpose, 3, MINOR, IN(-1, 1, 2, 2, 2, 4), IN(-1, 1, 2, 2, 2, 4)),
+    ROW("conv_dx", "one axis, stride 3", conv_transpose, 6, MINOR, IN(-1, 1, 2, 3, 3), IN(-1, 1, 3, 2, 3)),
+    ROW("conv_dw", "two axes", conv_dw, 0, 0, IN(-1, 1, 2, 4, 4, 2), IN(-1, 1, 2, 3, 2, 3), IN(-1, 1, 2, 3, 2, 3)),
+    ROW("conv_dw", "groups", conv_dw, 3, MINOR, IN(-1, 1, 2, 3, 3, 4), IN(-1, 1, 2, 2, 2, 4), IN(-1, 1, 2, 2, 2, 4)),
+    ROW("max_pool", "2 by 2", max_pool, 0, 0, IN(-2, 2, 2, 4, 5, 2)),
+    ROW("max_pool", "overlapping", max_pool, 1, MINOR, IN(-2, 2, 2, 4, 4, 2)),
+    ROW("max_pool", "same", max_pool, 2, MINOR, IN(-2, 2, 1, 5, 4, 2)),
+    ROW("max_pool", "padded", max_pool, 3, MINOR, IN(-2, 2, 1, 5, 4, 2)),
+    ROW("max_pool", "channels first, dilated", max_pool, 4, MINOR, IN(-2, 2, 1, 2, 5, 5)),
+    ROW("max_pool", "one axis", max_pool, 5, MINOR, IN(-2, 2, 2, 8, 2)),
+    ROW("avg_pool", "2 by 2", avg_pool, 0, 0, IN(-2, 2, 2, 4, 5, 2)),
+    ROW("avg_pool", "overlapping", avg_pool, 1, MINOR, IN(-2, 2, 2, 4, 4, 2)),
+    ROW("avg_pool", "same", avg_pool, 2, MINOR, IN(-2, 2, 1, 5, 4, 2)),
+    ROW("avg_pool", "padded, padding counts", avg_pool, 3, MINOR, IN(-2, 2, 1, 5, 4, 2)),
+    ROW("avg_pool", "channels first, dilated", avg_pool, 4, MINOR, IN(-2, 2, 1, 2, 5, 5)),
+    ROW("avg_pool", "one axis", avg_pool, 5, MINOR, IN(-2, 2, 2, 8, 2)),
+    ROW("avg_pool", "with gaps", avg_pool, 6, MINOR, IN(-2, 2, 2, 8, 2)),
 };
 
 void gradient_nn_cases(gradient_visit visit, void *context) { GRADIENT_ROWS(rows, visit, context); }

@@ -10,16 +10,11 @@ typedef struct reduction {
   double correction;
   bool spread; /* needs two elements */
 } reduction;
-static const reduction reductions[] = {{"sum", tern_sum, 0, false},
-                                       {"mean", tern_mean, 0, false},
-                                       {"prod", tern_prod, 0, false},
-                                       {"max", tern_max, 0, false},
-                                       {"min", tern_min, 0, false},
-                                       {"var", tern_var, 0, false},
-                                       {"var", tern_var, 1, true},
-                                       {"std", tern_std, 0, true},
-                                       {"std", tern_std, 1, true},
-                                       {"logsumexp", tern_logsumexp, 0, false}};
+static const reduction reductions[] = {{"sum", tern_sum, 0, false},   {"mean", tern_mean, 0, false},
+                                       {"prod", tern_prod, 0, false}, {"max", tern_max, 0, false},
+                                       {"min", tern_min, 0, false},   {"var", tern_var, 0, false},
+                                       {"var", tern_var, 1, true},    {"std", tern_std, 0, true},
+                                       {"std", tern_std, 1, true},    {"logsumexp", tern_logsumexp, 0, false}};
 static const struct {
   const char *form;
   tern_shape shape;
@@ -83,7 +78,10 @@ static const struct {
   const char *op;
   scan f;
   bool exclusive;
-} scans[] = {{"cumsum", tern_cumsum, true}, {"cumprod", tern_cumprod, true}, {"cummax", tern_cummax, false}, {"cummin", tern_cummin, false}};
+} scans[] = {{"cumsum", tern_cumsum, true},
+             {"cumprod", tern_cumprod, true},
+             {"cummax", tern_cummax, false},
+             {"cummin", tern_cummin, false}};
 static const struct {
   const char *form;
   tern_shape shape;
@@ -135,61 +133,61 @@ static tern_tensor *einsum(tern_tensor *const *x, int form) {
   static const struct {
     const char *subscripts;
     int n;
-  } of[] = {{"ij,jk->ik", 2},  {"ii->i", 1},       {"ii", 1},          {"bij,bjk", 2},         {"i,j->ij", 2}, {"...i,...i->...", 2},
-            {"ij->ji", 1},     {"ij->", 1},        {"ij,jk,kl->il", 3}, {"i,i", 2},            {"ij,ij->ij", 2}, {"iij,j->i", 2},
-            {"ijk,jl->kil", 2}, {"...ij,jk", 2}};
+  } of[] = {{"ij,jk->ik", 2},      {"ii->i", 1},    {"ii", 1},          {"bij,bjk", 2},      {"i,j->ij", 2},
+            {"...i,...i->...", 2}, {"ij->ji", 1},   {"ij->", 1},        {"ij,jk,kl->il", 3}, {"i,i", 2},
+            {"ij,ij->ij", 2},      {"iij,j->i", 2}, {"ijk,jl->kil", 2}, {"...ij,jk", 2}};
   return tern_einsum(of[form].subscripts, x, of[form].n);
 }
 
 #define MINOR GRADIENT_MINOR
 static const gradient_case others[] = {
-    {"prod", "one zero", prod, 0, {IN_ZEROS(-1.5, 1.5, 1, 2, 3)}, 0, 0, 0},
-    {"prod", "two zeros", prod, 0, {IN_ZEROS(-1.5, 1.5, 2, 2, 3)}, MINOR, 0, 0},
-    {"prod", "zeros along an axis", prod, 1, {IN_ZEROS(-1.5, 1.5, 5, 3, 4)}, MINOR, 0, 0},
-    {"sum", "as float64", sum_as, 1, {IN(-1, 1, 2, 3)}, MINOR | GRADIENT_WIDE_ONLY, 0, 0},
-    {"norm", "of order 2", norm, 0, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, 0, 0, 0},
-    {"norm", "of order 1", norm, 1, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order infinity", norm, 2, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order -infinity", norm, 3, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order 3", norm, 4, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order 1/2", norm, 5, {IN_AWAY(-1, 1, 0.2, 2, 3)}, MINOR, 0, 0},
-    {"norm", "of order -2", norm, 6, {IN_AWAY(-1, 1, 0.2, 2, 3)}, MINOR, 0, 0},
-    {"norm", "over axis 0", norm, 7, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order 3 over axes 0 and 2, kept", norm, 8, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "of order infinity over axes 0 and 2", norm, 9, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "number of nonzeros", norm, 10, {IN_AWAY(-1, 1, 0.2, 2, 3, 2)}, MINOR, 0, 0},
-    {"norm", "a scalar", norm, 0, {IN_AWAY(-1, 1, 0.2, )}, MINOR, 0, 0},
-    {"matmul", "(3,) and (3,)", matmul, 0, {IN(-1, 1, 3), IN(-1, 1, 3)}, 0, 0, 0},
-    {"matmul", "(3,) and (3, 2)", matmul, 0, {IN(-1, 1, 3), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
-    {"matmul", "(2, 3) and (3,)", matmul, 0, {IN(-1, 1, 2, 3), IN(-1, 1, 3)}, MINOR, 0, 0},
-    {"matmul", "(2, 3) and (3, 4)", matmul, 0, {IN(-1, 1, 2, 3), IN(-1, 1, 3, 4)}, 0, 0, 0},
-    {"matmul", "(17, 9) and (9, 11)", matmul, 0, {IN(-1, 1, 17, 9), IN(-1, 1, 9, 11)}, MINOR, 0, 0},
-    {"matmul", "b transposed", matmul, 1, {IN(-1, 1, 2, 3), IN(-1, 1, 4, 3)}, 0, 0, 0},
-    {"matmul", "a transposed and a", matmul, 2, {IN(-1, 1, 4, 3)}, MINOR, 0, 0},
-    {"matmul", "a twice", matmul, 3, {IN(-1, 1, 3, 3)}, MINOR, 0, 0},
-    {"matmul", "(5, 2, 3) and (5, 3, 4)", matmul, 0, {IN(-1, 1, 5, 2, 3), IN(-1, 1, 5, 3, 4)}, 0, 0, 0},
-    {"matmul", "(2, 1, 2, 3) and (3, 3, 2)", matmul, 0, {IN(-1, 1, 2, 1, 2, 3), IN(-1, 1, 3, 3, 2)}, MINOR, 0, 0},
-    {"matmul", "(4, 2, 3) and (3,)", matmul, 0, {IN(-1, 1, 4, 2, 3), IN(-1, 1, 3)}, MINOR, 0, 0},
-    {"matmul", "(3,) and (4, 3, 2)", matmul, 0, {IN(-1, 1, 3), IN(-1, 1, 4, 3, 2)}, MINOR, 0, 0},
-    {"matmul", "(4, 2, 3) and (3, 2)", matmul, 0, {IN(-1, 1, 4, 2, 3), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
-    {"matmul", "no rows", matmul, 0, {IN(-1, 1, 0, 3), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
-    {"matmul", "sums of nothing", matmul, 0, {IN(-1, 1, 2, 0), IN(-1, 1, 0, 3)}, MINOR, 0, 0},
-    {"dot", "(2, 3) and (4, 3, 2)", dot, 0, {IN(-1, 1, 2, 3), IN(-1, 1, 4, 3, 2)}, MINOR, 0, 0},
-    {"dot", "() and (2, 3)", dot, 0, {IN(-1, 1, ), IN(-1, 1, 2, 3)}, MINOR, 0, 0},
-    {"einsum", "ij,jk->ik", einsum, 0, {IN(-1, 1, 2, 3), IN(-1, 1, 3, 4)}, 0, 0, 0},
-    {"einsum", "ii->i", einsum, 1, {IN(-1, 1, 3, 3)}, 0, 0, 0},
-    {"einsum", "ii", einsum, 2, {IN(-1, 1, 3, 3)}, MINOR, 0, 0},
-    {"einsum", "bij,bjk", einsum, 3, {IN(-1, 1, 2, 2, 3), IN(-1, 1, 2, 3, 2)}, MINOR, 0, 0},
-    {"einsum", "i,j->ij", einsum, 4, {IN(-1, 1, 2), IN(-1, 1, 3)}, MINOR, 0, 0},
-    {"einsum", "...i,...i->...", einsum, 5, {IN(-1, 1, 2, 1, 3), IN(-1, 1, 4, 3)}, MINOR, 0, 0},
-    {"einsum", "ij->ji", einsum, 6, {IN(-1, 1, 2, 3)}, MINOR, 0, 0},
-    {"einsum", "ij->", einsum, 7, {IN(-1, 1, 2, 3)}, MINOR, 0, 0},
-    {"einsum", "ij,jk,kl->il", einsum, 8, {IN(-1, 1, 2, 3), IN(-1, 1, 3, 2), IN(-1, 1, 2, 2)}, MINOR, 0, 0},
-    {"einsum", "i,i", einsum, 9, {IN(-1, 1, 3), IN(-1, 1, 3)}, MINOR, 0, 0},
-    {"einsum", "ij,ij->ij", einsum, 10, {IN(-1, 1, 2, 3), IN(-1, 1, 2, 3)}, MINOR, 0, 0},
-    {"einsum", "iij,j->i", einsum, 11, {IN(-1, 1, 2, 2, 3), IN(-1, 1, 3)}, MINOR, 0, 0},
-    {"einsum", "ijk,jl->kil", einsum, 12, {IN(-1, 1, 2, 3, 2), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
-    {"einsum", "...ij,jk", einsum, 13, {IN(-1, 1, 2, 2, 3), IN(-1, 1, 3, 2)}, MINOR, 0, 0},
+    ROW("prod", "one zero", prod, 0, 0, IN_ZEROS(-1.5, 1.5, 1, 2, 3)),
+    ROW("prod", "two zeros", prod, 0, MINOR, IN_ZEROS(-1.5, 1.5, 2, 2, 3)),
+    ROW("prod", "zeros along an axis", prod, 1, MINOR, IN_ZEROS(-1.5, 1.5, 5, 3, 4)),
+    ROW("sum", "as float64", sum_as, 1, MINOR | GRADIENT_WIDE_ONLY, IN(-1, 1, 2, 3)),
+    ROW("norm", "of order 2", norm, 0, 0, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order 1", norm, 1, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order infinity", norm, 2, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order -infinity", norm, 3, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order 3", norm, 4, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order 1/2", norm, 5, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3)),
+    ROW("norm", "of order -2", norm, 6, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3)),
+    ROW("norm", "over axis 0", norm, 7, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order 3 over axes 0 and 2, kept", norm, 8, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "of order infinity over axes 0 and 2", norm, 9, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "number of nonzeros", norm, 10, MINOR, IN_AWAY(-1, 1, 0.2, 2, 3, 2)),
+    ROW("norm", "a scalar", norm, 0, MINOR, IN_AWAY(-1, 1, 0.2, )),
+    ROW("matmul", "(3,) and (3,)", matmul, 0, 0, IN(-1, 1, 3), IN(-1, 1, 3)),
+    ROW("matmul", "(3,) and (3, 2)", matmul, 0, MINOR, IN(-1, 1, 3), IN(-1, 1, 3, 2)),
+    ROW("matmul", "(2, 3) and (3,)", matmul, 0, MINOR, IN(-1, 1, 2, 3), IN(-1, 1, 3)),
+    ROW("matmul", "(2, 3) and (3, 4)", matmul, 0, 0, IN(-1, 1, 2, 3), IN(-1, 1, 3, 4)),
+    ROW("matmul", "(17, 9) and (9, 11)", matmul, 0, MINOR, IN(-1, 1, 17, 9), IN(-1, 1, 9, 11)),
+    ROW("matmul", "b transposed", matmul, 1, 0, IN(-1, 1, 2, 3), IN(-1, 1, 4, 3)),
+    ROW("matmul", "a transposed and a", matmul, 2, MINOR, IN(-1, 1, 4, 3)),
+    ROW("matmul", "a twice", matmul, 3, MINOR, IN(-1, 1, 3, 3)),
+    ROW("matmul", "(5, 2, 3) and (5, 3, 4)", matmul, 0, 0, IN(-1, 1, 5, 2, 3), IN(-1, 1, 5, 3, 4)),
+    ROW("matmul", "(2, 1, 2, 3) and (3, 3, 2)", matmul, 0, MINOR, IN(-1, 1, 2, 1, 2, 3), IN(-1, 1, 3, 3, 2)),
+    ROW("matmul", "(4, 2, 3) and (3,)", matmul, 0, MINOR, IN(-1, 1, 4, 2, 3), IN(-1, 1, 3)),
+    ROW("matmul", "(3,) and (4, 3, 2)", matmul, 0, MINOR, IN(-1, 1, 3), IN(-1, 1, 4, 3, 2)),
+    ROW("matmul", "(4, 2, 3) and (3, 2)", matmul, 0, MINOR, IN(-1, 1, 4, 2, 3), IN(-1, 1, 3, 2)),
+    ROW("matmul", "no rows", matmul, 0, MINOR, IN(-1, 1, 0, 3), IN(-1, 1, 3, 2)),
+    ROW("matmul", "sums of nothing", matmul, 0, MINOR, IN(-1, 1, 2, 0), IN(-1, 1, 0, 3)),
+    ROW("dot", "(2, 3) and (4, 3, 2)", dot, 0, MINOR, IN(-1, 1, 2, 3), IN(-1, 1, 4, 3, 2)),
+    ROW("dot", "() and (2, 3)", dot, 0, MINOR, IN(-1, 1, ), IN(-1, 1, 2, 3)),
+    ROW("einsum", "ij,jk->ik", einsum, 0, 0, IN(-1, 1, 2, 3), IN(-1, 1, 3, 4)),
+    ROW("einsum", "ii->i", einsum, 1, 0, IN(-1, 1, 3, 3)),
+    ROW("einsum", "ii", einsum, 2, MINOR, IN(-1, 1, 3, 3)),
+    ROW("einsum", "bij,bjk", einsum, 3, MINOR, IN(-1, 1, 2, 2, 3), IN(-1, 1, 2, 3, 2)),
+    ROW("einsum", "i,j->ij", einsum, 4, MINOR, IN(-1, 1, 2), IN(-1, 1, 3)),
+    ROW("einsum", "...i,...i->...", einsum, 5, MINOR, IN(-1, 1, 2, 1, 3), IN(-1, 1, 4, 3)),
+    ROW("einsum", "ij->ji", einsum, 6, MINOR, IN(-1, 1, 2, 3)),
+    ROW("einsum", "ij->", einsum, 7, MINOR, IN(-1, 1, 2, 3)),
+    ROW("einsum", "ij,jk,kl->il", einsum, 8, MINOR, IN(-1, 1, 2, 3), IN(-1, 1, 3, 2), IN(-1, 1, 2, 2)),
+    ROW("einsum", "i,i", einsum, 9, MINOR, IN(-1, 1, 3), IN(-1, 1, 3)),
+    ROW("einsum", "ij,ij->ij", einsum, 10, MINOR, IN(-1, 1, 2, 3), IN(-1, 1, 2, 3)),
+    ROW("einsum", "iij,j->i", einsum, 11, MINOR, IN(-1, 1, 2, 2, 3), IN(-1, 1, 3)),
+    ROW("einsum", "ijk,jl->kil", einsum, 12, MINOR, IN(-1, 1, 2, 3, 2), IN(-1, 1, 3, 2)),
+    ROW("einsum", "...ij,jk", einsum, 13, MINOR, IN(-1, 1, 2, 2, 3), IN(-1, 1, 3, 2)),
 };
 
 void gradient_reduce_cases(gradient_visit visit, void *context) {

@@ -1,5 +1,6 @@
-/* See gradients.h. With L(x) = sum(r f(x)) for fixed random r, and random directions v: the tape's gradient times v against
-   (L(x + h v) - L(x - h v)) / 2h, and the gradient of G(x) = grad L(x) v, by nested tapes, against the same of G. */
+/* See gradients.h. With L(x) = sum(r f(x)) for fixed random r, and random directions v: the tape's gradient times v
+   against (L(x + h v) - L(x - h v)) / 2h, and the gradient of G(x) = grad L(x) v, by nested tapes, against the same of
+   G. */
 #include "tape/gradients.h"
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +28,8 @@ static uint64_t seed_of(const gradient_case *c) {
   return h ^ (uint64_t)c->number;
 }
 
-/* Slot k of all the case's elements, shuffled, is where an element lies in its input's range: no ties, also between inputs. */
+/* Slot k of all the case's elements, shuffled, is where an element lies in its input's range: no ties, also between
+   inputs. */
 static bool fill(point *p, const gradient_case *c) {
   static int slot[GRADIENT_INPUTS * GRADIENT_NUMEL];
   uint64_t state = seed_of(c);
@@ -35,7 +37,8 @@ static bool fill(point *p, const gradient_case *c) {
   *p = (point){.c = c, .dtype = TERN_F64};
   for (; p->n < GRADIENT_INPUTS && c->in[p->n].low < c->in[p->n].high; p->n++) {
     p->numel[p->n] = test_numel(c->in[p->n].shape);
-    if (!CHECK(p->numel[p->n] <= GRADIENT_NUMEL, "%s (%s): input %d is too large for this test", c->op, c->form, p->n)) return false;
+    if (!CHECK(p->numel[p->n] <= GRADIENT_NUMEL, "%s (%s): input %d is too large for this test", c->op, c->form, p->n))
+      return false;
     total += p->numel[p->n];
   }
   for (int64_t k = 0; k < total; k++) {
@@ -124,9 +127,11 @@ static double value_at(const point *p) {
 
 static bool same_form(const point *p, int i, tern_tensor *x, tern_tensor *g, const char *order) {
   const tern_shape a = tern_shape_get(x), b = tern_shape_get(g);
-  return CHECK(tern_dtype_get(g) == p->dtype && a.rank == b.rank && !memcmp(a.dim, b.dim, (size_t)a.rank * sizeof *a.dim),
-               "%s (%s), %s: the %s of input %d is %s of rank %d, the input %s of rank %d, or their sizes differ", p->c->op, p->c->form,
-               layout_name[p->layout], order, i, tern_dtype_name(tern_dtype_get(g)), b.rank, tern_dtype_name(p->dtype), a.rank);
+  return CHECK(tern_dtype_get(g) == p->dtype && a.rank == b.rank &&
+                   !memcmp(a.dim, b.dim, (size_t)a.rank * sizeof *a.dim),
+               "%s (%s), %s: the %s of input %d is %s of rank %d, the input %s of rank %d, or their sizes differ",
+               p->c->op, p->c->form, layout_name[p->layout], order, i, tern_dtype_name(tern_dtype_get(g)), b.rank,
+               tern_dtype_name(p->dtype), a.rank);
 }
 
 static bool download(const point *p, tern_tensor *const *x, tern_tensor *const *g, const char *order, vectors to) {
@@ -152,7 +157,8 @@ static bool tape_at(const point *p, vectors v, vectors first, vectors second) {
   ok = r && !tern_tape_gradients(inner, &y, &r, 1, x, p->n, g, &zeros);
   for (int i = 0; i < p->n && ok && v; i++) ok = (seeds[i] = test_tensor(p->c->in[i].shape, p->dtype, v[i])) != NULL;
   ok = ok && (!v || !tern_tape_gradients(outer, g, seeds, p->n, x, p->n, h, &zeros));
-  if (!CHECK(ok, "%s (%s), %s, %s: %s", p->c->op, p->c->form, layout_name[p->layout], tern_dtype_name(p->dtype), tern_error())) {
+  if (!CHECK(ok, "%s (%s), %s, %s: %s", p->c->op, p->c->form, layout_name[p->layout], tern_dtype_name(p->dtype),
+             tern_error())) {
     tern_error_clear();
     return false;
   }
@@ -178,8 +184,9 @@ static void move(point *to, const point *from, int i, const double *v, double by
 
 static bool agree(const point *p, const char *order, int i, double got, double expected, double size, double rounding) {
   const double slack = (2e-6 * size + 1e-8 + rounding) * (p->c->loose > 0 ? p->c->loose : 1);
-  return CHECK(fabs(got - expected) <= slack, "%s (%s), %s: %s to input %d: the tape gives %.10g, differences %.10g (allowed %.2g)",
-               p->c->op, p->c->form, layout_name[p->layout], order, i, got, expected, slack);
+  return CHECK(fabs(got - expected) <= slack,
+               "%s (%s), %s: %s to input %d: the tape gives %.10g, differences %.10g (allowed %.2g)", p->c->op,
+               p->c->form, layout_name[p->layout], order, i, got, expected, slack);
 }
 
 static bool check_first(const point *p, vectors g) {
@@ -197,7 +204,8 @@ static bool check_first(const point *p, vectors g) {
       move(&moved, p, i, v[i], -h);
       const double below = value_at(&moved);
       move(&moved, p, i, v[i], 0);
-      if (!agree(p, "derivative", i, got, (above - below) / (2 * h), size, 4e-15 * (fabs(above) + fabs(below)) / h)) return false;
+      if (!agree(p, "derivative", i, got, (above - below) / (2 * h), size, 4e-15 * (fabs(above) + fabs(below)) / h))
+        return false;
     }
   }
   return true;
@@ -229,7 +237,9 @@ static bool check_second(const point *p) {
       move(&moved, p, i, u[i], -h);
       const double below = slope_at(&moved, v);
       move(&moved, p, i, u[i], 0);
-      if (!agree(p, "second derivative", i, got, (above - below) / (2 * h), size, 4e-15 * (fabs(above) + fabs(below)) / h)) return false;
+      if (!agree(p, "second derivative", i, got, (above - below) / (2 * h), size,
+                 4e-15 * (fabs(above) + fabs(below)) / h))
+        return false;
     }
   }
   return true;
@@ -247,8 +257,9 @@ static bool check_narrow(point *p, tern_dtype dtype, vectors g) {
   const double slack = dtype == TERN_F32 ? 2e-4 * (largest + 0.1) : 0x1p1000; /* rounding to 16 bits makes ties */
   for (int i = 0; i < p->n && ok; i++)
     for (int64_t e = 0; e < p->numel[i] && ok; e++)
-      ok = CHECK(fabs(narrow[i][e] - g[i][e]) <= slack, "%s (%s), %s: gradient of input %d, element %d: %.9g, in float64 %.9g", p->c->op,
-                 p->c->form, tern_dtype_name(dtype), i, (int)e, narrow[i][e], g[i][e]);
+      ok = CHECK(fabs(narrow[i][e] - g[i][e]) <= slack,
+                 "%s (%s), %s: gradient of input %d, element %d: %.9g, in float64 %.9g", p->c->op, p->c->form,
+                 tern_dtype_name(dtype), i, (int)e, narrow[i][e], g[i][e]);
   p->dtype = TERN_F64;
   return ok;
 }
@@ -277,7 +288,8 @@ void gradient_check(const gradient_case *c, void *count) {
     ok = tape_at(&p, NULL, g, NULL) && check_first(&p, g) && (first_only || check_second(&p));
   }
   for (tern_dtype d = TERN_F16; d <= TERN_F32 && ok; d++) {
-    if (c->flags & GRADIENT_WIDE_ONLY || (d != TERN_F16 && d != TERN_BF16 && d != TERN_F32) || (few && !chosen)) continue;
+    if (c->flags & GRADIENT_WIDE_ONLY || (d != TERN_F16 && d != TERN_BF16 && d != TERN_F32) || (few && !chosen))
+      continue;
     n->checks++;
     ok = check_narrow(&p, d, g);
   }
@@ -290,6 +302,8 @@ void gradient_check_all(const char *table, void (*cases)(gradient_visit visit, v
   cases(gradient_check, &n);
   printf("(%s on %s: %d cases, %d checks", table, tern_default_device(), n.cases, n.checks);
   if (n.left_out || compiles_kernels())
-    printf("; left out, since each kernel is compiled: %d minor cases, and of most others layouts, dtypes, second derivatives", n.left_out);
+    printf("; left out, since each kernel is compiled: %d minor cases, and of most others layouts, dtypes, second "
+           "derivatives",
+           n.left_out);
   printf(") ");
 }
