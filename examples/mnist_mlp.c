@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PIXELS = 784, HIDDEN = 128, CLASSES = 10, BATCH = 128, TEST_BATCH = 1000 };
+enum { PIXELS = 784, HIDDEN = 256, CLASSES = 10, BATCH = 128, TEST_BATCH = 1000 };
 
 typedef struct mlp {
   tern_tensor *variables[4]; /* hidden weights and bias, output weights and bias */
@@ -39,8 +39,9 @@ static mlp mlp_new(void) {
                 tern_variable(tern_zeros(TERN_SHAPE(CLASSES), TERN_F32), NULL)}};
 }
 
+/* silu is smooth: where relu's slope jumps, two devices that differ by a rounding may go different ways, and the losses with them. */
 static tern_tensor *logits(const mlp *m, tern_tensor *x) {
-  tern_tensor *hidden = tern_relu(tern_add(tern_matmul(x, m->variables[0]), m->variables[1]));
+  tern_tensor *hidden = tern_silu(tern_add(tern_matmul(x, m->variables[0]), m->variables[1]));
   return tern_add(tern_matmul(hidden, m->variables[2]), m->variables[3]);
 }
 
@@ -94,7 +95,7 @@ static double accuracy(const mlp *m, tern_tensor *x, tern_tensor *labels) {
 
 int main(int argc, char **argv) {
   const char *folder = "/usr/share/datasets/fashion-mnist";
-  int epochs = 5;
+  int epochs = 10;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--epochs") && i + 1 < argc) {
       epochs = atoi(argv[++i]);
