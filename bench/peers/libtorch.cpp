@@ -1,6 +1,5 @@
 // The peer of dispatch.c, math.c and train.c: the same loops in libtorch. Like them it answers names on stdin with seconds an
 // operation (bench/run alternates the two); "version" with its version. Without --serve it measures every case once.
-#include <sys/resource.h>
 #include <torch/torch.h>
 #include <unistd.h>
 
@@ -8,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <iostream>
 #include <map>
@@ -88,10 +88,12 @@ template <class M> Case steps() {
   }};
 }
 
+// Of this program's own memory, as in train.c.
 double peak_bytes() {
-  rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  return 1024.0 * static_cast<double>(u.ru_maxrss);
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmHWM:", 0) == 0) return 1024 * std::strtod(line.c_str() + 6, nullptr);
+  return 0;
 }
 
 // In a fresh process: the growth of peak RSS from before the model to the end of 100 steps.
