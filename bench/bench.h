@@ -22,8 +22,8 @@ enum { BENCH_PAIRS = 11, BENCH_SERVED = 5 /* samples behind one answer of --serv
 /* Does the work `reps` times. */
 typedef void (*bench_fn)(void *context, long reps);
 
-/* A case has `measure`, which prints its own line, or `loop`, whose time is compared by bench/run, or `once`, which gives one figure
-   for that (NAN: it failed). */
+/* A case has `measure`, which prints its own line, or `loop`, whose time is compared by bench/run, or `once`, which
+   gives one figure for that (NAN: it failed). */
 typedef struct bench_case {
   const char *name; /* "dispatch/add3" */
   int (*measure)(

@@ -1,6 +1,6 @@
-/* Hand-written training loops: the guide's linear model and a multilayer perceptron, one eager step each, beside libtorch's (peers/, through
-   --serve); what recording an op on the tape costs; what a thousand steps leave behind. Memory is measured in a process of its own: the
-   growth of peak RSS from before the model to the end of 100 steps. */
+/* Hand-written training loops: the guide's linear model and a multilayer perceptron, one eager step each, beside
+   libtorch's (peers/, through --serve); what recording an op on the tape costs; what a thousand steps leave behind.
+   Memory is measured in a process of its own: the growth of peak RSS from before the model to the end of 100 steps. */
 #include "bench.h"
 
 #include <spawn.h>

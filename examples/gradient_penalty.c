@@ -1,6 +1,6 @@
-/* Second derivatives by nested tapes: a small critic is trained to tell two clouds of points apart while the length of its gradient with
-   respect to its input is held near 1 (the gradient penalty of Gulrajani et al., 2017). The inner tape gives that gradient; the outer one
-   differentiates through it. */
+/* Second derivatives by nested tapes: a small critic is trained to tell two clouds of points apart while the length of
+   its gradient with respect to its input is held near 1 (the gradient penalty of Gulrajani et al., 2017). The inner
+   tape gives that gradient; the outer one differentiates through it. */
 #include <stdio.h>
 #include <tern/tern.h>
 

@@ -1,5 +1,5 @@
-/* A linear model trained by hand: a tape records the forward pass, gives the gradients of the loss, and Adam changes the variables. The data
-   are two points, so that every number can be followed. */
+/* A linear model trained by hand: a tape records the forward pass, gives the gradients of the loss, and Adam changes
+   the variables. The data are two points, so that every number can be followed. */
 #include <stdio.h>
 #include <tern/tern.h>
 

@@ -1,5 +1,6 @@
-/* A multilayer perceptron on Fashion-MNIST, trained by a loop written by hand: mini-batches in random order, a tape, Adam. Runs on whatever
-   TERN_DEVICE names; the same seed gives the same losses everywhere. Data: Debian's dataset-fashion-mnist, or the folder given. */
+/* A multilayer perceptron on Fashion-MNIST, trained by a loop written by hand: mini-batches in random order, a tape,
+   Adam. Runs on whatever TERN_DEVICE names; the same seed gives the same losses everywhere. Data: Debian's
+   dataset-fashion-mnist, or the folder given. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,8 @@ static mlp mlp_new(void) {
                 tern_variable(tern_zeros(TERN_SHAPE(CLASSES), TERN_F32), NULL)}};
 }
 
-/* silu is smooth: where relu's slope jumps, two devices that differ by a rounding may go different ways, and the losses with them. */
+/* silu is smooth: where relu's slope jumps, two devices that differ by a rounding may go different ways, and the losses
+   with them. */
 static tern_tensor *logits(const mlp *m, tern_tensor *x) {
   tern_tensor *hidden = tern_silu(tern_add(tern_matmul(x, m->variables[0]), m->variables[1]));
   return tern_add(tern_matmul(hidden, m->variables[2]), m->variables[3]);

@@ -1,6 +1,6 @@
-/* A classifier in a page: the mean image of each Fashion-MNIST class (a one-hot matrix product), then every test image goes to the
-   class whose mean is nearest. Eager ops on whatever TERN_DEVICE names. Data: Debian's dataset-fashion-mnist, or the folder
-   given as argument. */
+/* A classifier in a page: the mean image of each Fashion-MNIST class (a one-hot matrix product), then every test image
+   goes to the class whose mean is nearest. Eager ops on whatever TERN_DEVICE names. Data: Debian's
+   dataset-fashion-mnist, or the folder given as argument. */
 #include <stdio.h>
 #include <string.h>
 #include <tern/tern.h>

@@ -1,4 +1,5 @@
-/* tern_eval: every value of the region as an array of words, in its own row-major order; nodes in turn; outputs written last. */
+/* tern_eval: every value of the region as an array of words, in its own row-major order; nodes in turn; outputs written
+   last. */
 #include "eval.h"
 
 #include <math.h>
@@ -37,7 +38,8 @@ static void index_of(const shape *s, int64_t linear, int64_t *index) {
   for (uint32_t d = s->rank; d-- > 0; linear /= s->size[d]) index[d] = linear % s->size[d];
 }
 
-/* Row-major number of `index` in a value of shape s, which broadcasts along its sizes of 1 (and wholly when of rank 0) */
+/* Row-major number of `index` in a value of shape s, which broadcasts along its sizes of 1 (and wholly when of rank
+   0) */
 static int64_t linear_in(const shape *s, const int64_t *index) {
   int64_t l = 0;
   for (uint32_t d = 0; d < s->rank; d++) l = l * s->size[d] + (s->size[d] == 1 ? 0 : index[d]);
@@ -52,7 +54,8 @@ static int64_t place_of(const evaluation *e, uint32_t v, const int64_t *index) {
   return p;
 }
 
-/* A view of a computed value: lay the base out as its memory would be (an OUT by its strides, a TEMP dense), then read that */
+/* A view of a computed value: lay the base out as its memory would be (an OUT by its strides, a TEMP dense), then read
+   that */
 static tern_rc view_of_computed(evaluation *e, uint32_t v, word *to, const shape *s) {
   const uint32_t base = e->r->values[v].slot;
   const shape bs = shape_of(e, base);

@@ -1,13 +1,14 @@
-/* Reference evaluator: any region, every primitive and dtype, one node at a time, one element at a time, as backend.h says.
-   Slow and plain: it is what other implementations are compared with. Arithmetic: + - * / sqrt are correctly rounded, other
-   functions come from libm in long double, sums and products accumulate in long double, each node's result is rounded once. */
+/* Reference evaluator: any region, every primitive and dtype, one node at a time, one element at a time, as backend.h
+   says. Slow and plain: it is what other implementations are compared with. Arithmetic: + - * / sqrt are correctly
+   rounded, other functions come from libm in long double, sums and products accumulate in long double, each node's
+   result is rounded once. */
 #ifndef TERN_EVAL_H_
 #define TERN_EVAL_H_
 #include <stdbool.h>
 #include <tern/backend.h>
 
-/* args[slot]: host address of element 0 of each argument. An OUT may share memory with any IN: all are written at the end.
-   message (may be NULL) gets a sentence on failure: E_ARG, UNSUPPORTED, E_OOM. */
+/* args[slot]: host address of element 0 of each argument. An OUT may share memory with any IN: all are written at the
+   end. message (may be NULL) gets a sentence on failure: E_ARG, UNSUPPORTED, E_OOM. */
 tern_rc tern_eval(const tern_region *, void *const *args, const tern_word *words, char *message, size_t message_size);
 
 /* One element, in the widest form of its class: f for floats, i for signed integers, u for unsigned and bool */

@@ -1,6 +1,7 @@
-/* nest_build: which node goes to which nest. Nodes are taken in order; a REDUCE joins the first nest, not before those it
-   needs, that has its reduced dims and its full size; an OUT joins one whose full or outer size it has. Whatever else a nest
-   needs it recomputes from memory. nest_pass.c then orders each nest. Design: a nest is keyed by (full size, reduced dims). */
+/* nest_build: which node goes to which nest. Nodes are taken in order; a REDUCE joins the first nest, not before those
+   it needs, that has its reduced dims and its full size; an OUT joins one whose full or outer size it has. Whatever
+   else a nest needs it recomputes from memory. nest_pass.c then orders each nest. Design: a nest is keyed by (full
+   size, reduced dims). */
 #include "nest_internal.h"
 
 #include <stdlib.h>
@@ -281,8 +282,8 @@ bool nest__same_place(const tern_value *a, const tern_value *b) {
   return true;
 }
 
-/* May OUT o (aliasing an argument) be written by its home without a copy: no later nest reads the donor, and the home itself
-   reads it at the same places only */
+/* May OUT o (aliasing an argument) be written by its home without a copy: no later nest reads the donor, and the home
+   itself reads it at the same places only */
 static bool alias_is_safe(const nest_build_state *b, uint32_t o) {
   const tern_region *r = b->r;
   for (uint32_t j = b->home[o]; j < b->n_proto; j++)
@@ -298,7 +299,8 @@ static bool alias_is_safe(const nest_build_state *b, uint32_t o) {
   return true;
 }
 
-/* A view counts in the memory of the OUT, the workspace copy is dense: the two cannot be reconciled before the sizes are known */
+/* A view counts in the memory of the OUT, the workspace copy is dense: the two cannot be reconciled before the sizes
+   are known */
 static tern_rc refuse_viewed(const nest_build_state *b) {
   for (uint32_t v = 0; v < b->r->n_values; v++)
     if (b->r->values[v].kind == TERN_V_VIEW && b->deferred[b->r->values[v].slot])
@@ -412,7 +414,8 @@ static tern_rc analyse(nest_build_state *b, uint32_t flags) {
   return rc;
 }
 
-/* What only the analysis needs goes when it ends; the plan's arena keeps the rest. Both are one arena: the analysis is small. */
+/* What only the analysis needs goes when it ends; the plan's arena keeps the rest. Both are one arena: the analysis is
+   small. */
 tern_rc nest_build(const tern_region *region, uint32_t flags, nest_plan **plan, char *message, size_t message_size) {
   *plan = NULL;
   if (message && message_size) *message = 0;

@@ -94,21 +94,21 @@ typedef struct nest_plan {   /* immutable after nest_build */
   uint32_t n_deferred; /* OUTs whose alias could not be honoured by ordering alone (copied by a last nest) */
 } nest_plan;
 
-/* Build the plan. UNSUPPORTED: a node that is neither MAP nor REDUCE, a packed layout; E_ARG: a malformed region; OOM. message
-   (may be NULL) says why. The plan keeps no pointer into region. Free with nest_free. */
+/* Build the plan. UNSUPPORTED: a node that is neither MAP nor REDUCE, a packed layout; E_ARG: a malformed region; OOM.
+   message (may be NULL) says why. The plan keeps no pointer into region. Free with nest_free. */
 tern_rc nest_build(const tern_region *region, uint32_t flags, nest_plan **plan, char *message, size_t message_size);
 void nest_free(nest_plan *);
 
 /* The value as this nest sees it, or NULL when the nest does not use it */
 const nest_val *nest_find(const nest *, uint32_t value);
 
-/* Where the elements of a value are: element index = offset + sum of index[d] * stride[d]; stride is 0 in every dim whose size is
-   a literal 1 in the value's shape. Base: argument (NEST_ARG) or workspace slot (NEST_WS) `mem`. */
+/* Where the elements of a value are: element index = offset + sum of index[d] * stride[d]; stride is 0 in every dim
+   whose size is a literal 1 in the value's shape. Base: argument (NEST_ARG) or workspace slot (NEST_WS) `mem`. */
 typedef struct nest_addr {
   int64_t offset, stride[TERN_MAX_RANK];
 } nest_addr;
-/* For a value that is in memory: an IN, a VIEW, an OUT, a workspace value; to: NEST_ARG or NEST_WS, as in nest_val.src or
-   nest_store.to. Holders: `to` and `mem` are those of the OUT's store. */
+/* For a value that is in memory: an IN, a VIEW, an OUT, a workspace value; to: NEST_ARG or NEST_WS, as in nest_val.src
+   or nest_store.to. Holders: `to` and `mem` are those of the OUT's store. */
 void nest_layout(const nest_plan *, uint32_t value, uint32_t to, const tern_word *words, nest_addr *);
 
 /* Bytes of the whole workspace, 64-byte aligned slots; offset (may be NULL) gets [n_ws] byte offsets */

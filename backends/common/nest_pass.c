@@ -1,5 +1,6 @@
-/* One nest in order: the level of each value, the pass in which it can be computed, when each output may be stored (in place:
-   not before the donor's last read), what is worth keeping between passes. Time within a nest: phase p is 2p, pass p is 2p+1. */
+/* One nest in order: the level of each value, the pass in which it can be computed, when each output may be stored (in
+   place: not before the donor's last read), what is worth keeping between passes. Time within a nest: phase p is 2p,
+   pass p is 2p+1. */
 #include "nest_internal.h"
 
 #include <stdlib.h>

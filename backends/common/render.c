@@ -1,5 +1,6 @@
-/* render_build: which kernels a region needs; render_bind: which of them this launch takes, over which range, with which
-   arguments. The choice depends on sizes and the device only, never on the number of threads that happen to be free. */
+/* render_build: which kernels a region needs; render_bind: which of them this launch takes, over which range, with
+   which arguments. The choice depends on sizes and the device only, never on the number of threads that happen to be
+   free. */
 #include "render.h"
 
 #include <stdarg.h>
@@ -58,7 +59,8 @@ static tern_rc add_unit(program *p, uint32_t nest_number, uint32_t form, uint32_
   return TERN_OK;
 }
 
-/* An output of a row's level over an input's memory: a later kernel of the split form could read what an earlier one wrote */
+/* An output of a row's level over an input's memory: a later kernel of the split form could read what an earlier one
+   wrote */
 static bool row_in_place(const nest_plan *plan, const nest *t) {
   for (uint32_t p = 0; p <= t->n_pass; p++)
     for (uint32_t i = 0; i < t->phase[p].n_store; i++)

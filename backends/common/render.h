@@ -69,13 +69,13 @@ tern_rc render_build(const tern_region *, const render_device *, const char *nam
 void render_free(render_program *);
 /* Bytes of workspace for these words */
 uint64_t render_workspace(const render_program *, const tern_word *words);
-/* calls: [max_calls], actuals: [max_actuals], the caller's. Returns OK and *n_calls, or UNSUPPORTED when TERN_R_IDX32 was
-   promised but an iteration count does not fit int32. Many threads may call it at once. */
+/* calls: [max_calls], actuals: [max_actuals], the caller's. Returns OK and *n_calls, or UNSUPPORTED when TERN_R_IDX32
+   was promised but an iteration count does not fit int32. Many threads may call it at once. */
 tern_rc render_bind(const render_program *, const tern_launch *, render_call *calls, uint32_t *n_calls,
                     render_actual *actuals);
 
-/* The words of the dialect and those helper functions that the sources name: text in a malloc'ed block that the caller frees; NULL
-   when out of memory */
+/* The words of the dialect and those helper functions that the sources name: text in a malloc'ed block that the caller
+   frees; NULL when out of memory */
 char *render_prelude(const render_device *, const char *const *sources, uint32_t n_sources);
 
 /* Part of any disk-cache key: rendered sources may change whenever this number does */

@@ -1,5 +1,6 @@
-/* One MAP node as a C expression: a template for floats and one for integers, by primitive. $0 $1 $2 are the operands (names or
-   literals, so they may be repeated), $T the C type, $U its unsigned arithmetic type, $B its bits, $F the suffix f or d. */
+/* One MAP node as a C expression: a template for floats and one for integers, by primitive. $0 $1 $2 are the operands
+   (names or literals, so they may be repeated), $T the C type, $U its unsigned arithmetic type, $B its bits, $F the
+   suffix f or d. */
 #include <stdio.h>
 #include <string.h>
 

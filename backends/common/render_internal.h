@@ -1,4 +1,5 @@
-/* What the render_*.c files share: growing text, a kernel under construction, the table of parameters that bind fills in. */
+/* What the render_*.c files share: growing text, a kernel under construction, the table of parameters that bind fills
+   in. */
 #ifndef TERN_RENDER_INTERNAL_H_
 #define TERN_RENDER_INTERNAL_H_
 #include "nest.h"
@@ -27,9 +28,10 @@ typedef struct render_unit {                                      /* one kernel 
   uint32_t n_param;
 } render_unit;
 
-/* A kernel being written. Names in the text: A arguments, O their byte offsets, W workspace, S slot offsets, T the partials'
-   offset, w words, p PARAMs, i indices, m / n pointers to a value in an argument / in the workspace, r its row's first element,
-   b the same for one run, x a loaded value, v a computed one, a / c / k accumulators (value, compensation, index). */
+/* A kernel being written. Names in the text: A arguments, O their byte offsets, W workspace, S slot offsets, T the
+   partials' offset, w words, p PARAMs, i indices, m / n pointers to a value in an argument / in the workspace, r its
+   row's first element, b the same for one run, x a loaded value, v a computed one, a / c / k accumulators (value,
+   compensation, index). */
 typedef struct render_kernel_text {
   const nest_plan *plan;
   const tern_region *r;

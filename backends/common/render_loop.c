@@ -1,6 +1,7 @@
-/* One kernel of one nest as text. The forms: RK_MAP (an item, a run of elements), RK_ROWS (an item, some rows), RK_GROUP (a
-   work-group, a row), RK_PASS and RK_FOLD (few long rows: each pass in parts over the machine, then a kernel that folds the parts
-   and finishes the row-level work between two passes). Loops run over the reduced dims, or over all dims in a map. */
+/* One kernel of one nest as text. The forms: RK_MAP (an item, a run of elements), RK_ROWS (an item, some rows),
+   RK_GROUP (a work-group, a row), RK_PASS and RK_FOLD (few long rows: each pass in parts over the machine, then a
+   kernel that folds the parts and finishes the row-level work between two passes). Loops run over the reduced dims, or
+   over all dims in a map. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -422,7 +423,8 @@ static void put_columns(render_kernel_text *k, uint32_t *nodes) {
   render__put(t, "}\n");
 }
 
-/* Partials: part q of row `row` at W + T + 16 * most * (row * parts + q); finished reductions, 8 bytes each, behind them */
+/* Partials: part q of row `row` at W + T + 16 * most * (row * parts + q); finished reductions, 8 bytes each, behind
+   them */
 static uint32_t most_reduces(const render_kernel_text *k, uint32_t *all) {
   uint32_t most = 0;
   *all = 0;

@@ -1,6 +1,7 @@
-/* The helper functions that rendered kernels call, after the words of the dialect: only those that the sources name, since a compiler
-   takes longer over them than over a kernel. t_..._f is for float32 (and the 16-bit floats, which compute in it), t_..._d for float64,
-   t_..._v for sixteen floats, t_..._l / _u for signed / unsigned integers in 64 bits. */
+/* The helper functions that rendered kernels call, after the words of the dialect: only those that the sources name,
+   since a compiler takes longer over them than over a kernel. t_..._f is for float32 (and the 16-bit floats, which
+   compute in it), t_..._d for float64, t_..._v for sixteen floats, t_..._l / _u for signed / unsigned integers in 64
+   bits. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,15 +104,16 @@ static const helper helpers[] = {
      "INLINE float t_sum_end(float a, float c) {\n"
      "  const float s = a + c;\n  return c == c && fabs(a) < INFINITY ? s : a;\n}\n"},
 
-    /* Some runtimes' exp (PoCL 3.1) is infinite for the last numbers below the limit: e^709 in two parts, times the rest */
+    /* Some runtimes' exp (PoCL 3.1) is infinite for the last numbers below the limit: e^709 in two parts, times the
+       rest */
     {"t_exp_f", ALWAYS, "INLINE float t_exp_f(float x) { return exp(x); }\n"},
     {"t_exp_d", WITH_FP64,
      "INLINE double t_exp_d(double x) {\n"
      "  if (!(x > 709.0) || x > 710.0) return exp(x);\n"
      "  const double y = exp(x - 709.0);\n"
      "  return 0x1.d422d2be5dc9bp+1022 * y - 0x1.916aa7a2c8d07p+967 * y;\n}\n"},
-    /* PoCL 3.1 gives small lanes a wrong result where another lane of the vector is large. Taylor's series below 2^-6, where the next
-       term is less than half an ulp */
+    /* PoCL 3.1 gives small lanes a wrong result where another lane of the vector is large. Taylor's series below 2^-6,
+       where the next term is less than half an ulp */
     {"t_sin_v", ALWAYS,
      "INLINE float16 t_sin_v(float16 x) {\n"
      "  const float16 s = x * x, y = x + x * s * (-0x1.555556p-3f + s * 0x1.111112p-7f);\n"
@@ -136,7 +138,8 @@ static const helper helpers[] = {
      "  const R y = a <= (R)0.25 ? cos((R)3.14159265358979323846 * a)\n"
      "                           : sin((R)3.14159265358979323846 * ((R)0.5 - a));\n"
      "  return h > (R)0.5 ? -y : y;\n}\n"},
-    /* The floor of the exact quotient, by the exact remainder; -1 for 1 / -inf and NaN for inf / 1, as numpy.floor_divide */
+    /* The floor of the exact quotient, by the exact remainder; -1 for 1 / -inf and NaN for inf / 1, as
+       numpy.floor_divide */
     {"t_floordiv_F", ALWAYS,
      "INLINE R t_floordiv_F(R a, R b) {\n"
      "  if (b == 0) return a / b;\n"
@@ -164,8 +167,8 @@ static const helper helpers[] = {
      "    p = -0.00367342844f + p * w; p = 0.00573950773f + p * w; p = -0.0076224613f + p * w;\n"
      "    p = 0.00943887047f + p * w; p = 1.00167406f + p * w; p = 2.83297682f + p * w;\n"
      "  }\n  return p * x;\n}\n"},
-    /* Wichura, "The percentage points of the normal distribution", Applied Statistics 37 (1988), AS 241, PPND16: the normal
-       quantile of (1 + x) / 2, over the square root of 2 */
+    /* Wichura, "The percentage points of the normal distribution", Applied Statistics 37 (1988), AS 241, PPND16: the
+       normal quantile of (1 + x) / 2, over the square root of 2 */
     {"t_ratio_d", WITH_FP64,
      "INLINE double t_ratio_d(double r, double a0, double a1, double a2, double a3, double a4, double a5, double a6,\n"
      "  double a7, double b1, double b2, double b3, double b4, double b5, double b6, double b7) {\n"

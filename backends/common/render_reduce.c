@@ -1,5 +1,5 @@
-/* Accumulators of REDUCE nodes: a<out> is the value so far, c<out> a float sum's compensation, k<out> the index of an ARGMAX.
-   Merging two accumulators needs no order but, for ARGMAX, the indices. */
+/* Accumulators of REDUCE nodes: a<out> is the value so far, c<out> a float sum's compensation, k<out> the index of an
+   ARGMAX. Merging two accumulators needs no order but, for ARGMAX, the indices. */
 #include "render_internal.h"
 
 typedef struct acc {

@@ -1,11 +1,13 @@
-/* Sixteen elements at a time with OpenCL's float16, for passes that compute in float32 only over memory that is dense or constant along
-   the last loop dim. X<v> is a loaded vector, V<v> a computed one (an int16 mask for comparisons), B<out> a reduction's lanes; the
-   lanes are folded into the scalar accumulator a<out> after each run. What is left of a run goes through the scalar loop. */
+/* Sixteen elements at a time with OpenCL's float16, for passes that compute in float32 only over memory that is dense
+   or constant along the last loop dim. X<v> is a loaded vector, V<v> a computed one (an int16 mask for comparisons),
+   B<out> a reduction's lanes; the lanes are folded into the scalar accumulator a<out> after each run. What is left of a
+   run goes through the scalar loop. */
 #include <stdio.h>
 
 #include "render_internal.h"
 
-/* The dim along which the lanes lie: in the column form the innermost (an outer dim, lanes are rows), else the last loop dim */
+/* The dim along which the lanes lie: in the column form the innermost (an outer dim, lanes are rows), else the last
+   loop dim */
 static int lane_dim(const render_kernel_text *k) {
   return k->columns ? (int)k->t->rank - 1 : 31 - __builtin_clz(render__loop_dims(k));
 }

@@ -14,8 +14,8 @@ struct conv_array {
   int64_t stride[4];
 };
 
-/* y[n, o, j] = sum over c, k of x[n, g c/groups + c, j stride + k dilation - pad] w[o, c, k]; op says which of the three
-   is computed. Every member counts 8 bytes, so that jobs may be compared as memory */
+/* y[n, o, j] = sum over c, k of x[n, g c/groups + c, j stride + k dilation - pad] w[o, c, k]; op says which of the
+   three is computed. Every member counts 8 bytes, so that jobs may be compared as memory */
 struct conv_job {
   int64_t op, dtype;
   int64_t n, c, o, groups, in[2], taps[2], out[2], stride[2], dilation[2], pad[2];

@@ -1,7 +1,7 @@
 /* Convolution without a library for it. CONV and CONV_DX gather: each pixel of the destination is a row of (tap,
    channel) elements of the source, so that a tile of pixels times the rearranged filters is a tile of the result.
-   CONV_DW multiplies the same rows, transposed, with the pixels of y. Nothing is added from two threads: the result does
-   not depend on their number. Half dtypes are converted where elements are moved. */
+   CONV_DW multiplies the same rows, transposed, with the pixels of y. Nothing is added from two threads: the result
+   does not depend on their number. Half dtypes are converted where elements are moved. */
 #include "conv.h"
 #include "dot.h"
 #include "dot_half.h"
@@ -11,7 +11,8 @@
 
 enum { TILE_BYTES = 1 << 17, TILE_MOST = 512, DW_COLUMNS = 64, DW_PIXELS = 256, DW_ITEMS = 16 };
 
-/* A run of n elements between storage (dtype, any stride) and compute form (float, or double for float64; contiguous) */
+/* A run of n elements between storage (dtype, any stride) and compute form (float, or double for float64;
+   contiguous) */
 static void take(void *to, const char *from, int64_t stride, uint32_t dtype, int64_t n) {
   if (dtype == TERN_F64) {
     double *const d = to;

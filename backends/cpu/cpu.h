@@ -14,13 +14,13 @@ struct tern_kernel {
 
 /* ---- map.c: elementwise instructions ---- */
 
-/* out[i] = op(a[i], b[i], c[i]) for i < n; operands are contiguous and aligned to their item size; an operand named in the
-   splat mask of the look-up is one element, read once. out may be the same memory as any operand of the same item size,
-   element for element. Shorter inputs (unary) ignore b and c. */
+/* out[i] = op(a[i], b[i], c[i]) for i < n; operands are contiguous and aligned to their item size; an operand named in
+   the splat mask of the look-up is one element, read once. out may be the same memory as any operand of the same item
+   size, element for element. Shorter inputs (unary) ignore b and c. */
 typedef void (*cpu_map_fn)(void *out, const void *a, const void *b, const void *c, int64_t n);
-/* NULL: no such instruction. in_dtype: that of the data inputs (of inputs 1 and 2 for WHERE). out_dtype matters for CAST.
-   splat: bit i = input i is one element; NULL where that variant does not exist (mask 0 always does). Covers every MAP
-   primitive except RNG and IOTA, for every dtype of its set. */
+/* NULL: no such instruction. in_dtype: that of the data inputs (of inputs 1 and 2 for WHERE). out_dtype matters for
+   CAST. splat: bit i = input i is one element; NULL where that variant does not exist (mask 0 always does). Covers
+   every MAP primitive except RNG and IOTA, for every dtype of its set. */
 cpu_map_fn cpu_map(uint32_t op, uint32_t in_dtype, uint32_t out_dtype, uint32_t splat);
 /* out[i] = word (first + i) % 4 ... of the RNG primitive */
 void cpu_rng_u32(uint32_t *out, int64_t first, int64_t n, uint64_t key, uint64_t counter, uint32_t stream);
@@ -36,8 +36,9 @@ static inline size_t cpu_item_size(uint32_t dtype) {
 
 /* ---- threads.c ---- */
 
-/* Call fn(ctx, lo, hi) over [0, n) in pieces of `grain` (the last may be shorter), from up to cpu_threads() threads. Pieces
-   depend on n and grain only, never on the thread count. One launch at a time has the pool: others run on their own thread. */
+/* Call fn(ctx, lo, hi) over [0, n) in pieces of `grain` (the last may be shorter), from up to cpu_threads() threads.
+   Pieces depend on n and grain only, never on the thread count. One launch at a time has the pool: others run on their
+   own thread. */
 void cpu_parallel(int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t lo, int64_t hi), void *ctx);
 int cpu_threads(void);
 /* Take / give back the process-wide right to use several threads (for libraries that thread by themselves) */
@@ -46,8 +47,8 @@ void cpu_pool_done(void);
 void cpu_threads_init(int wanted); /* 0 = all */
 
 /* This thread's scratch memory, one block for each user (a launch, what its pieces share, a piece): at least `bytes`,
-   aligned to 64, contents undefined, valid until the same user asks again on this thread. NULL when out of memory. Grows
-   only, so that a thread allocates at its first launches and never again. */
+   aligned to 64, contents undefined, valid until the same user asks again on this thread. NULL when out of memory.
+   Grows only, so that a thread allocates at its first launches and never again. */
 enum { CPU_SCRATCH_LAUNCH, CPU_SCRATCH_SPLIT, CPU_SCRATCH_PIECE, CPU_SCRATCH_USERS };
 void *cpu_scratch(int user, size_t bytes);
 void cpu_scratch_fini(void); /* before the plugin is unloaded */

@@ -98,8 +98,8 @@ VM_INLINE vf vm_rsqrt(vf x) {
 }
 
 /* Correctly rounded: two refinements of 1 / (2 sqrt x) and sqrt x together, then the exact remainder (Markstein's
-   scheme; equal
-   to the square root instruction for every significand, and less than its time). The remainder of tiny x would underflow. */
+   scheme; equal to the square root instruction for every significand, and less than its time). The remainder of tiny x
+   would underflow. */
 VM_INLINE vf vm_sqrt(vf x) {
 #ifdef VM_AVX512
   const vm tiny = vf_lt(vf_set(0), x) & vf_lt(x, vf_set(0x1p-70f));

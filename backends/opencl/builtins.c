@@ -1,6 +1,7 @@
-/* Declarations of the OpenCL C functions that a program calls. PoCL parses a header of 900 kB with all of them for every program,
-   four fifths of what a small program takes to build; its include guard (an option) leaves that out, and this table declares the
-   functions that our sources name. A program that needs more does not compile so, and is built with the whole header. */
+/* Declarations of the OpenCL C functions that a program calls. PoCL parses a header of 900 kB with all of them for
+   every program, four fifths of what a small program takes to build; its include guard (an option) leaves that out, and
+   this table declares the functions that our sources name. A program that needs more does not compile so, and is built
+   with the whole header. */
 #include "ocl.h"
 
 #include <string.h>

@@ -95,7 +95,8 @@ static void taps_text(ocl_text *t, const conv_shape *s) {
   ocl_add(t, "      }\n    }\n  }\n");
 }
 
-/* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in memory */
+/* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in
+   memory */
 static void block_text(ocl_text *t, const conv_shape *s) {
   const bool direct = s->dtype == TERN_F32 || s->dtype == TERN_F64;
   conv_group(t, s, false);

@@ -1,6 +1,6 @@
-/* From source text to programs: shared by text within a device, kept on disk as binaries where the runtime does not do that
-   itself. Some runtimes compile a kernel for its work-group size at the first launch, so a program's binary is fetched after it
-   has run. */
+/* From source text to programs: shared by text within a device, kept on disk as binaries where the runtime does not do
+   that itself. Some runtimes compile a kernel for its work-group size at the first launch, so a program's binary is
+   fetched after it has run. */
 #include "ocl.h"
 
 #include <stdarg.h>

@@ -21,6 +21,7 @@ const tern__option_row *tern__option_at(int i);
 void tern__plugin_variable(const char *plugin, const char *key, char *name, size_t size);
 /* TERN_<PLUGIN>_<KEY> from the environment, in memory that lives as long as the process; NULL when unset. */
 const char *tern__plugin_option(const char *plugin, const char *key);
-/* The folder for compiled kernels: option, else XDG, else home; NULL when none can be told. Lives as long as the process. */
+/* The folder for compiled kernels: option, else XDG, else home; NULL when none can be told. Lives as long as the
+   process. */
 const char *tern__cache_dir(void);
 #endif

@@ -1,5 +1,5 @@
-/* What a thread owns: its handle stack (scopes), error, hooks, free lists. Reached through one initial-exec TLS pointer; made on
-   the thread's first use of the library, given back when the thread ends. */
+/* What a thread owns: its handle stack (scopes), error, hooks, free lists. Reached through one initial-exec TLS
+   pointer; made on the thread's first use of the library, given back when the thread ends. */
 #ifndef TERN_BASE_THREAD_H_
 #define TERN_BASE_THREAD_H_
 #include <stdatomic.h>
@@ -14,8 +14,8 @@
 struct tern__device;
 struct tern__pool_cache;
 
-/* Reference counts. While the process has one thread (the C library knows: it sets the flag before it starts a second), plain
-   arithmetic does; a locked instruction costs as much as half an eager op. */
+/* Reference counts. While the process has one thread (the C library knows: it sets the flag before it starts a second),
+   plain arithmetic does; a locked instruction costs as much as half an eager op. */
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
 #include <sys/single_threaded.h>
 #define TERN__SINGLE_THREADED __libc_single_threaded
@@ -49,10 +49,12 @@ enum {
 struct tern__op;
 struct tern__recorder;
 struct tern__thread;
-/* How a view came from its tensor; each is an op of the table to whoever records. Attributes: RESHAPE and EXPAND none; PERMUTE the order, a
-   word an axis; SLICE the axis that was dropped or -1, then first element and step of each axis. */
+/* How a view came from its tensor; each is an op of the table to whoever records. Attributes: RESHAPE and EXPAND none;
+   PERMUTE the order, a word an axis; SLICE the axis that was dropped or -1, then first element and step of each
+   axis. */
 typedef enum { TERN__VIEW_RESHAPE, TERN__VIEW_PERMUTE, TERN__VIEW_SLICE, TERN__VIEW_EXPAND } tern__view_kind;
-/* What the layers above put here when they first need it (a tape when it begins). Each returns false with the error set. */
+/* What the layers above put here when they first need it (a tape when it begins). Each returns false with the error
+   set. */
 typedef struct tern__listener {
   bool (*op)(struct tern__thread *t, const struct tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr,
              int n_attr, tern_tensor *const *out, int n_out);
@@ -102,7 +104,8 @@ const char *tern__pending(void);
 /* Move an unread error to the log and to the process's first error. */
 void tern__error_flush(tern__thread *t);
 
-/* The two halves of tern_finish that live here: print the first unread error (returns 1 if there was one); empty all scopes. */
+/* The two halves of tern_finish that live here: print the first unread error (returns 1 if there was one); empty all
+   scopes. */
 int tern__finish_errors(void);
 void tern__finish_scopes(void);
 

@@ -72,7 +72,8 @@ typedef struct tern__registry {
 } tern__registry;
 extern tern__registry tern__devices;
 
-/* loader.c: find plugin files (once). Open those whose file name starts with `name` (NULL: all). Caller holds the lock. */
+/* loader.c: find plugin files (once). Open those whose file name starts with `name` (NULL: all). Caller holds the
+   lock. */
 tern_rc tern__plugins_open(const char *name);
 /* Start the driver (idempotent) and append its devices. Caller holds the lock. */
 tern_rc tern__plugin_start(tern__plugin *p);

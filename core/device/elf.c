@@ -1,4 +1,5 @@
-/* Reads the ELF header and program headers (System V ABI, chapters 4 and 5) and compares every segment's extent with the file. */
+/* Reads the ELF header and program headers (System V ABI, chapters 4 and 5) and compares every segment's extent with
+   the file. */
 #include "device/elf.h"
 #include <elf.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-/* Finds plugin files, opens them (dlopen) and starts their drivers, each no earlier than somebody asks. Whatever fails is
-   remembered as the plugin's reason and never stops the others. */
+/* Finds plugin files, opens them (dlopen) and starts their drivers, each no earlier than somebody asks. Whatever fails
+   is remembered as the plugin's reason and never stops the others. */
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/options.h"

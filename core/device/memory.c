@@ -1,5 +1,5 @@
-/* The pool. Small blocks: thread cache -> central list -> carved from a slab. Large blocks: central list by class -> the
-   plugin. When the plugin or TERN_MEM_LIMIT says no, pooled blocks are given back and it is asked once more. */
+/* The pool. Small blocks: thread cache -> central list -> carved from a slab. Large blocks: central list by class ->
+   the plugin. When the plugin or TERN_MEM_LIMIT says no, pooled blocks are given back and it is asked once more. */
 #include "base/alloc.h"
 #include "base/options.h"
 #include "device/device.h"

@@ -1,5 +1,5 @@
-/* Device memory: storages (reference-counted blocks), pooled by device and size class. Small blocks come from per-thread free
-   lists, which spill to the device's central list; a storage keeps its memory while it waits there. */
+/* Device memory: storages (reference-counted blocks), pooled by device and size class. Small blocks come from
+   per-thread free lists, which spill to the device's central list; a storage keeps its memory while it waits there. */
 #ifndef TERN_DEVICE_MEMORY_H_
 #define TERN_DEVICE_MEMORY_H_
 #include "base/thread.h"

@@ -9,8 +9,9 @@ tern_tensor *tern__run(const tern__op *op, tern_tensor *const *in, int n_in, con
 /* The same on a given device (for ops without tensor inputs; NULL: this thread's). */
 tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor *const *in, int n_in,
                           const tern_word *attr, int n_attr);
-/* Results into tensors that exist: out[o] is row-major with the shape and dtype that infer gives for result o (q->n_out and the results array are
-   infer's to fill); it may be the same memory as an operand of the same layout (in place). One launch. Recorded by no hook. */
+/* Results into tensors that exist: out[o] is row-major with the shape and dtype that infer gives for result o (q->n_out
+   and the results array are infer's to fill); it may be the same memory as an operand of the same layout (in place).
+   One launch. Recorded by no hook. */
 tern_rc tern__run_into(const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr,
                        tern_tensor *const *out, int n_out);
 /* For ops that are not one launch (concat, stack, pad): show the finished call to the hooks. Returns out, or NULL. */
@@ -49,11 +50,12 @@ tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k);
 tern_rc tern__launch_split(const tern__request *q, const tern__kernel_class *k);
 tern_rc tern__launch_on_host(const tern__request *q);
 
-/* fast.c: remember the class for the fast path when the request has one of its patterns. a, b: the call's operands (b may be NULL) */
+/* fast.c: remember the class for the fast path when the request has one of its patterns. a, b: the call's operands (b
+   may be NULL) */
 void tern__fast_learn(const tern__request *q, tern__kernel_class *k, tern_tensor *a, tern_tensor *b);
 
-/* memo.c: calls whose operands have the same form as earlier ones (op, attributes, and each operand's dtype, shape, strides, device): inference,
-   canonical form and kernel are remembered, a table for each thread. */
+/* memo.c: calls whose operands have the same form as earlier ones (op, attributes, and each operand's dtype, shape,
+   strides, device): inference, canonical form and kernel are remembered, a table for each thread. */
 #define TERN__MEMO_WORDS 96
 typedef struct tern__memo_key {
   uint64_t hash;
@@ -61,7 +63,8 @@ typedef struct tern__memo_key {
   uint64_t word[TERN__MEMO_WORDS];
 } tern__memo_key;
 typedef struct tern__memo tern__memo;
-/* The memory of such a call; NULL: none, and key->n tells whether it can be learned (not 0). out: results that exist already, or NULL. */
+/* The memory of such a call; NULL: none, and key->n tells whether it can be learned (not 0). out: results that exist
+   already, or NULL. */
 /* device: where a call without operands runs. */
 tern__memo *tern__memo_find(tern__thread *t, const tern__call *c, const tern__device *device, tern_tensor *const *out,
                             int n_out, tern__memo_key *key);

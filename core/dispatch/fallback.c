@@ -1,5 +1,5 @@
-/* What happens when a device refuses: a composite is split into its primitives, each launched on the device with temporaries; a
-   primitive runs on the host device, with copies there and back, counted and reported. */
+/* What happens when a device refuses: a composite is split into its primitives, each launched on the device with
+   temporaries; a primitive runs on the host device, with copies there and back, counted and reported. */
 #include "base/log.h"
 #include "base/options.h"
 #include "dispatch/dispatch.h"

@@ -1,5 +1,6 @@
-/* The fast path: same-dtype, row-major operands of one shape (or one of them a scalar) reach a kernel without a request being
-   built. The general path teaches it: a table by op, dtype and pattern holds the class that serves every size of the pattern. */
+/* The fast path: same-dtype, row-major operands of one shape (or one of them a scalar) reach a kernel without a request
+   being built. The general path teaches it: a table by op, dtype and pattern holds the class that serves every size of
+   the pattern. */
 #include "dispatch/dispatch.h"
 #include "tensor/dtype.h"
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* What may watch every op: TERN_SYNC (wait, so that an error names its op), TERN_SHADOW (run it on a second device and compare) and
-   TERN_TRACE (a Chrome trace: one lane a thread for ops, one a device). Off, all of it costs one test of a word. */
+/* What may watch every op: TERN_SYNC (wait, so that an error names its op), TERN_SHADOW (run it on a second device and
+   compare) and TERN_TRACE (a Chrome trace: one lane a thread for ops, one a device). Off, all of it costs one test of a
+   word. */
 #include "base/log.h"
 #include "base/options.h"
 #include "device/trace.h"

@@ -1,5 +1,6 @@
-/* The kernel cache: classes by key, an open-addressed table of atomic pointers to immutable entries. Readers take no lock; a miss
-   compiles under the device's class lock, so that each class is compiled once. Old tables stay until the device ends. */
+/* The kernel cache: classes by key, an open-addressed table of atomic pointers to immutable entries. Readers take no
+   lock; a miss compiles under the device's class lock, so that each class is compiled once. Old tables stay until the
+   device ends. */
 #include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "base/alloc.h"

@@ -1,6 +1,6 @@
-/* The memory of calls. A program's loop makes the same calls with the same shapes again and again: what the general path works out about one
-   (result shape, canonical sizes, kernel) is kept under a key of everything that it depends on. A hit copies the launch words, fills in host
-   scalars and memory handles, and launches. */
+/* The memory of calls. A program's loop makes the same calls with the same shapes again and again: what the general
+   path works out about one (result shape, canonical sizes, kernel) is kept under a key of everything that it depends
+   on. A hit copies the launch words, fills in host scalars and memory handles, and launches. */
 #include "base/alloc.h"
 #include "device/trace.h"
 #include "dispatch/dispatch.h"

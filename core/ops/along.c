@@ -1,5 +1,5 @@
-/* Picking by computed places: along an axis, by index tuples, the largest, by binary search, the different ones. All of it ends in tern_take of
-   flat int64 places, through which gradients flow. */
+/* Picking by computed places: along an axis, by index tuples, the largest, by binary search, the different ones. All of
+   it ends in tern_take of flat int64 places, through which gradients flow. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"
@@ -35,7 +35,8 @@ static tern_tensor *integers_on(tern__device *device, tern_shape shape, const in
   return t;
 }
 
-/* Rows of x at flat places. Where the device finds at once that one is out of range, the error is told in the caller's words. */
+/* Rows of x at flat places. Where the device finds at once that one is out of range, the error is told in the caller's
+   words. */
 static tern_tensor *take_rows(tern_tensor *x, tern_tensor *places, const char *why) {
   tern__thread *t = tern__tls;
   const bool unread = t->error_state == TERN__ERROR_UNREAD;
@@ -46,8 +47,9 @@ static tern_tensor *take_rows(tern_tensor *x, tern_tensor *places, const char *w
   return NULL;
 }
 
-/* ---- take_along_axis. What the table entry computes are the flat places: operand: indices [O, J, I]; attributes of the call, words of the
-   launch: n, the axis's length, I, and the number of elements, which stands for an index out of range and makes take refuse it ---- */
+/* ---- take_along_axis. What the table entry computes are the flat places: operand: indices [O, J, I]; attributes of
+   the call, words of the launch: n, the axis's length, I, and the number of elements, which stands for an index out of
+   range and makes take refuse it ---- */
 
 static tern_rc infer_places(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_rc rc = tern__space(c, q);
@@ -209,9 +211,10 @@ tern_tensor *tern_top_k(tern_tensor *x, int64_t k, tern_tensor **indices, const 
 
 /* ---- searchsorted ---- */
 
-/* What the table entry computes is one step of the search, found bit by bit from the highest: with `count` elements known to stand before the
-   place of v, whether `step` more do. Operands: count, then for the decision sorted[min(count + step, n) - 1] and v; without them the
-   result is that index. Attributes of the call: right; step and n, which are words of the launch. */
+/* What the table entry computes is one step of the search, found bit by bit from the highest: with `count` elements
+   known to stand before the place of v, whether `step` more do. Operands: count, then for the decision sorted[min(count
+   + step, n) - 1] and v; without them the result is that index. Attributes of the call: right; step and n, which are
+   words of the launch. */
 
 static tern_rc infer_search(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_rc rc = tern__space(c, q);
@@ -313,7 +316,8 @@ static tern_tensor *part(tern_tensor *t, int64_t start, int64_t stop) {
   return t ? tern_slice(t, &TERN_RANGE(start, stop, 1), 1) : NULL;
 }
 
-/* For each element of s, sorted, how many different values stand before it (its group's number). All NaN are one value. */
+/* For each element of s, sorted, how many different values stand before it (its group's number). All NaN are one
+   value. */
 static tern_tensor *groups_of(tern_tensor *s) {
   const int64_t n = s->numel;
   tern_tensor *now = part(s, 1, n), *was = part(s, 0, n - 1);

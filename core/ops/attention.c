@@ -1,4 +1,5 @@
-/* Attention, dropout, embedding. Attention is two matrix products round one region: scale, masks and softmax of the scores. */
+/* Attention, dropout, embedding. Attention is two matrix products round one region: scale, masks and softmax of the
+   scores. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"
@@ -16,7 +17,8 @@ static bool floats_only(const char *op, const char *what, const tern_tensor *t) 
   return false;
 }
 
-/* ---- attention weights: softmax(scores * scale + mask) along the last axis; attributes: axis (the last), scale, causal ---- */
+/* ---- attention weights: softmax(scores * scale + mask) along the last axis; attributes: axis (the last), scale,
+   causal ---- */
 
 enum { AXIS, SCALE, CAUSAL, N_ATTRS };
 enum { IS_CAUSAL = 1, FLOAT_MASK = 2, BOOL_MASK = 4 };

@@ -1,4 +1,5 @@
-/* Short forms for writing composites: what their lowerings and inferences share. 16-bit floats are computed in float32 and rounded once. */
+/* Short forms for writing composites: what their lowerings and inferences share. 16-bit floats are computed in float32
+   and rounded once. */
 #ifndef TERN_OPS_COMPOSITE_H_
 #define TERN_OPS_COMPOSITE_H_
 #include "ops/table.h"

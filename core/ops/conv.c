@@ -1,6 +1,7 @@
-/* Convolution: three ops that are one trilinear form seen from three sides. conv makes y of x and w, conv_dx makes x of y and w, conv_dw
-   makes w of x and y; so each one's gradients are the other two. They share their attributes, which hold the spatial sizes of the result:
-   nothing has to be derived back from padding. Layouts are strides: an NHWC tensor goes to the device as NCHW with its own strides. */
+/* Convolution: three ops that are one trilinear form seen from three sides. conv makes y of x and w, conv_dx makes x of
+   y and w, conv_dw makes w of x and y; so each one's gradients are the other two. They share their attributes, which
+   hold the spatial sizes of the result: nothing has to be derived back from padding. Layouts are strides: an NHWC
+   tensor goes to the device as NCHW with its own strides. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"
@@ -266,7 +267,8 @@ static bool forward_axis(const setting *s, int d) {
   return true;
 }
 
-/* The input of a convolution whose output is `in` long: SAME in * stride, else (in - 1) * stride + reach - padding + output_padding */
+/* The input of a convolution whose output is `in` long: SAME in * stride, else (in - 1) * stride + reach - padding +
+   output_padding */
 static bool transposed_axis(const setting *s, int d) {
   int64_t stride, dilation, far, out;
   tern_padding pad;

@@ -1,4 +1,5 @@
-/* Constructors that compute, and moving between devices. Attributes of a call begin with the shape: rank, then that many sizes. */
+/* Constructors that compute, and moving between devices. Attributes of a call begin with the shape: rank, then that
+   many sizes. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"

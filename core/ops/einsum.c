@@ -1,5 +1,6 @@
-/* Einstein sums. Every operand becomes a tensor whose axes carry different labels (diagonals for a repeated letter, axes of size 1 dropped, since
-   they broadcast); then pairs are contracted from left to right by one matrix product each, over views wherever strides allow. */
+/* Einstein sums. Every operand becomes a tensor whose axes carry different labels (diagonals for a repeated letter,
+   axes of size 1 dropped, since they broadcast); then pairs are contracted from left to right by one matrix product
+   each, over views wherever strides allow. */
 #include "base/alloc.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"
@@ -15,8 +16,8 @@ const tern__op tern__op_einsum = {.name = "einsum",
                                   .number = TERN__N_einsum,
                                   .dtypes = TERN_D_ANY};
 
-/* Labels in the order of NumPy's implicit output: 'A' .. 'Z', 'a' .. 'z', and before them in results the axes of "...", numbered from the
-   right end, so that those of all operands are aligned at their last. */
+/* Labels in the order of NumPy's implicit output: 'A' .. 'Z', 'a' .. 'z', and before them in results the axes of "...",
+   numbered from the right end, so that those of all operands are aligned at their last. */
 enum { N_LETTERS = 52, N_LABELS = N_LETTERS + TERN_MAX_RANK };
 
 typedef struct term {
@@ -55,7 +56,8 @@ static uint64_t mask_of(const term *t) {
 
 /* ---- reading the string ---- */
 
-/* The labels of text[0, length), its "..." standing for `dots` axes (-1: for what is left of rank). what: for errors. */
+/* The labels of text[0, length), its "..." standing for `dots` axes (-1: for what is left of rank). what: for
+   errors. */
 static bool read_term(const sum *s, const char *text, int length, int rank, int dots, const char *what, term *out) {
   int letters = 0, n_ellipses = 0;
   for (int i = 0; i < length; i++) {
@@ -359,7 +361,8 @@ static uint64_t needed_without(const term *terms, int n, int i, int k, uint64_t 
   return kept;
 }
 
-/* The first pair, from the left, whose product has no more axes than a tensor can: as a rule terms 0 and 1. False when there is none. */
+/* The first pair, from the left, whose product has no more axes than a tensor can: as a rule terms 0 and 1. False when
+   there is none. */
 static bool first_pair(const term *terms, int n, uint64_t kept, int *i, int *k) {
   for (*i = 0; *i < n; ++*i)
     for (*k = *i + 1; *k < n; ++*k) {

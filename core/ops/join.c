@@ -12,7 +12,8 @@ static tern_tensor *narrow(tern_tensor *t, int axis, int64_t start, int64_t stop
   return tern_slice(t, all, axis + 1);
 }
 
-/* ---- gradients: each operand's part of the result's. Attributes of concat and stack: axis; of pad: before, after of each axis ---- */
+/* ---- gradients: each operand's part of the result's. Attributes of concat and stack: axis; of pad: before, after of
+   each axis ---- */
 
 static void grad_concat(const tern__grad *g, tern_tensor **din) {
   const int axis = (int)g->attr[0].i;

@@ -1,4 +1,5 @@
-/* Matrix products: the DOT primitive over [batch.., M, K] and [batch.., K, N]; everything else is views. Norms: one region each. */
+/* Matrix products: the DOT primitive over [batch.., M, K] and [batch.., K, N]; everything else is views. Norms: one
+   region each. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"

@@ -1,6 +1,6 @@
-/* Losses with Keras 3's formulas (keras.losses), each one value an example, then weighted and reduced. Made of public ops, but for the
-   cross-entropies (loss_entropy.c). 16-bit floats are computed in float32. Where Keras's backends differ in the last digits (sparse
-   cross-entropy of probabilities) this is TensorFlow's. */
+/* Losses with Keras 3's formulas (keras.losses), each one value an example, then weighted and reduced. Made of public
+   ops, but for the cross-entropies (loss_entropy.c). 16-bit floats are computed in float32. Where Keras's backends
+   differ in the last digits (sparse cross-entropy of probabilities) this is TensorFlow's. */
 #include "ops/loss.h"
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"

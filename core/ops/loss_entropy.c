@@ -1,16 +1,18 @@
-/* Cross-entropy: a softmax, its logarithm, the pick of the label and the mean over the examples as one region; its gradient
-   (softmax - target) as another. A label out of range is an error where the host can read the labels at once (a device without a queue);
-   elsewhere it makes the example's loss and gradient NaN. */
+/* Cross-entropy: a softmax, its logarithm, the pick of the label and the mean over the examples as one region; its
+   gradient (softmax - target) as another. A label out of range is an error where the host can read the labels at once
+   (a device without a queue); elsewhere it makes the example's loss and gradient NaN. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"
 #include "ops/loss.h"
 #include <math.h>
 
-/* Attributes of a call. FORM is a mask of the flags; the target is ON * label + OFF; each value is multiplied by FACTOR. */
+/* Attributes of a call. FORM is a mask of the flags; the target is ON * label + OFF; each value is multiplied by
+   FACTOR. */
 enum { AXIS, FORM, FACTOR, ON, OFF, IGNORED, N_ATTRS };
 enum { DENSE = 1, WHOLE = 2 /* summed over all examples */, SMOOTH = 4, IGNORE = 8, WIDE_INDEX = 16 };
-/* Operands of a request: logits, labels, (gradient: dout,) factor, then on and off, then the ignored class where the form has them. */
+/* Operands of a request: logits, labels, (gradient: dout,) factor, then on and off, then the ignored class where the
+   form has them. */
 
 static tern_rc infer_into(const tern__call *c, tern__request *q, tern_dtype *d) {
   const uint64_t form = c->attr[FORM].u;
@@ -126,7 +128,8 @@ static void lower_entropy(tern__builder *b) {
     row = tern__c_mul(b, row, tern__c_sum(b, p.target));
     row = tern__c_sub(b, row, tern__c_sum(b, tern__c_mul(b, p.target, p.shifted)));
   } else {
-    /* of x, not of shifted: so it shares the first pass over the row with the maximum, and the one with the exponentials stays plain */
+    /* of x, not of shifted: so it shares the first pass over the row with the maximum, and the one with the
+       exponentials stays plain */
     int picked = tern__c_sum(b, tern__b_where(b, p.is_label, p.x, tern__c_const(b, p.x, 0)));
     picked = tern__c_sub(b, picked, p.top);
     if (p.form & SMOOTH)
@@ -177,8 +180,8 @@ static tern_tensor *share_of(const tern__grad *g) {
   return tern_where(tern_equal(g->in[1], tern_scalar_int(g->attr[IGNORED].i)), tern_scalar(0), each);
 }
 
-/* u comes to G = (p sum(t) - t) c, p = softmax(x), c = dout factor. To x: c sum(t) softmax_grad(p, u); to dout: u G at dout = 1; to dense
-   labels: c on (sum(u p) - u). */
+/* u comes to G = (p sum(t) - t) c, p = softmax(x), c = dout factor. To x: c sum(t) softmax_grad(p, u); to dout: u G at
+   dout = 1; to dense labels: c on (sum(u p) - u). */
 static void grad_entropy_grad(const tern__grad *g, tern_tensor **din) {
   const int axis = (int)g->attr[AXIS].i;
   const tern_reduce_opts classes = {.axes = &axis, .n_axes = 1, .keepdims = 1};
@@ -301,8 +304,8 @@ tern_tensor *tern__entropy(const char *op, tern_tensor *logits, tern_tensor *lab
   const tern_loss_reduction how = opts ? opts->reduction : TERN_LOSS_MEAN;
   const bool small = tern_dtype_size(logits->dtype) < 4; /* 16-bit sums would be rounded before the mean */
   const double examples = (double)(logits->numel / classes);
-  /* Many long rows: their sum is a launch of its own, which costs little beside them. In one region with it the results of
-     the rows, one behind the other in memory, could make a device run along them and across the logits. */
+  /* Many long rows: their sum is a launch of its own, which costs little beside them. In one region with it the results
+     of the rows, one behind the other in memory, could make a device run along them and across the logits. */
   const bool large = sparse && classes >= 48 && examples >= 64;
   const bool whole = how != TERN_LOSS_NONE && !weighted && !small && !large && !(ignore && how == TERN_LOSS_MEAN);
   const uint64_t form =

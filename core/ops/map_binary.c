@@ -64,7 +64,8 @@ static bool wants(const tern__grad *s, int i) { return s->wanted >> i & 1; }
   }
 static tern_tensor *zero(void) { return tern_scalar(0); }
 static tern_tensor *square_sum(tern_tensor *a, tern_tensor *b) { return tern_add(tern_square(a), tern_square(b)); }
-/* b a^(b-1), 0 where b is 0: there a is left out too, or the infinite slope at a = 0 would make the next derivative NaN */
+/* b a^(b-1), 0 where b is 0: there a is left out too, or the infinite slope at a = 0 would make the next derivative
+   NaN */
 static tern_tensor *pow_by_a(tern_tensor *a, tern_tensor *b) {
   tern_tensor *none = tern_equal(b, zero()), *base = tern_where(none, tern_scalar(1), a);
   return tern_where(none, zero(), tern_mul(b, tern_pow(base, tern_sub(b, tern_scalar(1)))));

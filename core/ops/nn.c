@@ -1,5 +1,5 @@
-/* Activations: composites, one region each. 16-bit floats are computed in float32 and rounded once. Gradients are composites too
-   (nn_grad.c). */
+/* Activations: composites, one region each. 16-bit floats are computed in float32 and rounded once. Gradients are
+   composites too (nn_grad.c). */
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"
 #include "ops/nn_grad.h"

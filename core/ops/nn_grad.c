@@ -1,5 +1,5 @@
-/* Gradients of the activations: each is one composite of what was kept and of the gradient that comes in, with a rule of its own written
-   with public ops and these composites, so that every higher order exists. */
+/* Gradients of the activations: each is one composite of what was kept and of the gradient that comes in, with a rule
+   of its own written with public ops and these composites, so that every higher order exists. */
 #include "ops/nn_grad.h"
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"

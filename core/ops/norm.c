@@ -1,5 +1,6 @@
-/* Normalisation: one composite whose reduced axes, operands and form differ serves layer_norm, rms_norm, batch_norm (statistics of the batch)
-   and group_norm (on a view with the groups as an axis). batch_norm with given statistics is a map. The gradient to x is one composite too. */
+/* Normalisation: one composite whose reduced axes, operands and form differ serves layer_norm, rms_norm, batch_norm
+   (statistics of the batch) and group_norm (on a view with the groups as an axis). batch_norm with given statistics is
+   a map. The gradient to x is one composite too. */
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"
 #include <tern/ops.h>
@@ -9,7 +10,8 @@ enum { AXES, EPSILON, RMS, N_ATTRS };
 /* Attribute 0 of a request: which operands there are behind x and epsilon, and the form. */
 enum { HAS_SCALE = 1, HAS_OFFSET = 2, GIVEN = 4, NO_MEAN = 8 };
 
-/* Operands of a call: x, scale?, offset?, and with given statistics mean, variance. Of the request: x, epsilon, those that are there. */
+/* Operands of a call: x, scale?, offset?, and with given statistics mean, variance. Of the request: x, epsilon, those
+   that are there. */
 static tern_rc infer_norm(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_dtype d = tern__float_of(tern__meet(c, 0, c->n_in));
   const tern_rc rc = tern__space(c, q);
@@ -147,9 +149,10 @@ static tern_tensor *mean_of(tern_tensor *x, const tern__grad *g) {
   return tern_mean(x, &(tern_reduce_opts){.axes = axes, .n_axes = n, .keepdims = 1});
 }
 
-/* Let F(h) be norm_grad (linear in h and its own transpose), u what comes to it. To dy: F(u) scale; to scale: F(u) dy; to x:
-   -n (mean(u h) - mean(u) mean(h) - mean(u n) mean(h n)) / deviation^2 - (mean(h n) F(u) + mean(u n) F(h)) / deviation,
-   from differentiating the sum of u F(h), with d deviation / dx = n / count. The RMS form has no mean(u) mean(h). */
+/* Let F(h) be norm_grad (linear in h and its own transpose), u what comes to it. To dy: F(u) scale; to scale: F(u) dy;
+   to x: -n (mean(u h) - mean(u) mean(h) - mean(u n) mean(h n)) / deviation^2 - (mean(h n) F(u) + mean(u n) F(h)) /
+   deviation, from differentiating the sum of u F(h), with d deviation / dx = n / count. The RMS form has no mean(u)
+   mean(h). */
 static void grad_norm_grad(const tern__grad *g, tern_tensor **din) {
   tern_tensor *u = g->dout[0], *scale = g->in[2], *back = norm_grad(g, u, TERN_NONE);
   if (wants(g, 1)) din[1] = scaled(back, scale);

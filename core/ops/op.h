@@ -20,8 +20,8 @@ typedef struct tern__result {
   int64_t shape[TERN_MAX_RANK];
 } tern__result;
 
-/* One step of a backward pass, as an op's gradient rule sees it. in and out are the operands and results of the forward call: their data is
-   there only where the op's `keeps` says so; else only shape, dtype and device. */
+/* One step of a backward pass, as an op's gradient rule sees it. in and out are the operands and results of the forward
+   call: their data is there only where the op's `keeps` says so; else only shape, dtype and device. */
 typedef struct tern__grad {
   const struct tern__op *op;
   tern_tensor *const *in, *const *out;
@@ -53,9 +53,10 @@ typedef struct tern__op {
       relative; /* tolerance of float results between devices, of float32 (float64: 1e-8 of it; 16-bit: their epsilon) */
   double ulp;
   double of_nothing; /* reductions: the result over no elements; NaN: an error */
-  /* The gradient rule: fills din[i] for every wanted i (they come filled with TERN_NONE: no gradient). Written with public ops, so that it can
-     be recorded itself. din[i] may have any shape that broadcasting in[i] gives, and another float dtype: the caller sums and casts. A din[i] of
-     NULL means that an op failed. NULL: no gradient flows through this op. */
+  /* The gradient rule: fills din[i] for every wanted i (they come filled with TERN_NONE: no gradient). Written with
+     public ops, so that it can be recorded itself. din[i] may have any shape that broadcasting in[i] gives, and another
+     float dtype: the caller sums and casts. A din[i] of NULL means that an op failed. NULL: no gradient flows through
+     this op. */
   void (*grad)(const tern__grad *g, tern_tensor **din);
   uint32_t keeps; /* what the rule reads the data of: bit i input i, bit 16 + o output o */
 } tern__op;

@@ -1,6 +1,6 @@
-/* Random numbers from the RNG primitive (Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-   Attributes of a call: shape (rank, sizes), key, counter, then the op's own. The process's generator hands out counters in program
-   order; a call that draws n elements advances it by ceil(n / 4). */
+/* Random numbers from the RNG primitive (Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+   SC 2011). Attributes of a call: shape (rank, sizes), key, counter, then the op's own. The process's generator hands
+   out counters in program order; a call that draws n elements advances it by ceil(n / 4). */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"

@@ -64,9 +64,9 @@ static tern_tensor *padded(tern_tensor *t, int axis, int64_t before, int64_t aft
   return t ? tern_pad(t, zeros, t->rank, 0) : NULL;
 }
 
-/* s[k] = b[k] + a[k] s[k + 1] along axis, n elements of b and n - 1 of a, by doubling (Hillis and Steele, 1986): after the step of distance w,
-   b[k] holds what s[k] takes from the 2 w elements from k on, and a[k] the product of a[k .. k + 2 w - 1]. Divides by nothing, so zeros in a
-   are as good as others. NULL in gives NULL out. */
+/* s[k] = b[k] + a[k] s[k + 1] along axis, n elements of b and n - 1 of a, by doubling (Hillis and Steele, 1986): after
+   the step of distance w, b[k] holds what s[k] takes from the 2 w elements from k on, and a[k] the product of a[k .. k
+   + 2 w - 1]. Divides by nothing, so zeros in a are as good as others. NULL in gives NULL out. */
 static tern_tensor *recurrence(tern_tensor *b, tern_tensor *a, int axis) {
   const int64_t n = b ? b->shape[axis] : 0;
   for (int64_t w = 1; w < n && a && b; w *= 2) {
@@ -87,7 +87,8 @@ static void grad_cumsum(const tern__grad *g, tern_tensor **din) {
   din[0] = tern_cumsum(g->dout[0], (int)g->attr[0].i, &back);
 }
 
-/* y[i] = x[0] .. x[i], so dx[k] = (x[0] .. x[k-1]) s[k] with s[k] = dy[k] + x[k+1] s[k+1]. Exclusive: the same with dy moved up by one. */
+/* y[i] = x[0] .. x[i], so dx[k] = (x[0] .. x[k-1]) s[k] with s[k] = dy[k] + x[k+1] s[k+1]. Exclusive: the same with dy
+   moved up by one. */
 static void grad_cumprod(const tern__grad *g, tern_tensor **din) {
   const int axis = (int)g->attr[0].i;
   const bool turn = g->attr[1].u & REVERSE;
@@ -100,8 +101,8 @@ static void grad_cumprod(const tern__grad *g, tern_tensor **din) {
   din[0] = before && s ? turned(tern_mul(before, s), axis, turn) : NULL;
 }
 
-/* The gradient of a run of equal results goes to where the run begins: x[k] begins one when it beats y[k-1]. s as above with a factor of 1
-   inside of a run and 0 at its end. */
+/* The gradient of a run of equal results goes to where the run begins: x[k] begins one when it beats y[k-1]. s as above
+   with a factor of 1 inside of a run and 0 at its end. */
 static void grad_extreme(const tern__grad *g, tern_tensor **din) {
   const int axis = (int)g->attr[0].i;
   const bool turn = g->attr[1].u & REVERSE;

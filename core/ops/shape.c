@@ -1,5 +1,6 @@
-/* Other arrangements of the same elements: embedding in zeros, repeating, turning, diagonals, triangles, outer products. Most are views and one
-   copy; embed and diag are ops of their own to a tape, the rest is recorded as what it is made of. */
+/* Other arrangements of the same elements: embedding in zeros, repeating, turning, diagonals, triangles, outer
+   products. Most are views and one copy; embed and diag are ops of their own to a tape, the rest is recorded as what it
+   is made of. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/table.h"
@@ -258,7 +259,8 @@ tern_tensor *tern_diag(tern_tensor *x, int k) {
   return tern__done(&tern__op_diag, &x, 1, &(tern_word){.i = k}, 1, tern__push(v));
 }
 
-/* ---- triangles: x where column - row is on the right side of k, else 0. Attribute of the call, a word of the launch: k ---- */
+/* ---- triangles: x where column - row is on the right side of k, else 0. Attribute of the call, a word of the launch:
+   k ---- */
 
 static tern_rc infer_triangle(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_rc rc = tern__space(c, q);

@@ -1,4 +1,5 @@
-/* What tools ask: the op table, the options, and how a device computes an op, found out by running it once on a few elements. */
+/* What tools ask: the op table, the options, and how a device computes an op, found out by running it once on a few
+   elements. */
 #include "base/options.h"
 #include "device/device.h"
 #include "dispatch/dispatch.h"

@@ -1,5 +1,5 @@
-/* Views as ops of the table: core/tensor/view.c makes them, and shows them to whoever records under these entries. Attributes: see
-   tern__view_kind. */
+/* Views as ops of the table: core/tensor/view.c makes them, and shows them to whoever records under these entries.
+   Attributes: see tern__view_kind. */
 #include "dispatch/dispatch.h"
 #include "ops/table.h"
 #include <tern/ops.h>

@@ -1,5 +1,5 @@
-/* The builder: turns the class of a request into a tern_region by running its op's lowering. Sizes become TERN_SYM words in the
-   order of tern__words. Values that nothing uses are fine: backends ignore them. */
+/* The builder: turns the class of a request into a tern_region by running its op's lowering. Sizes become TERN_SYM
+   words in the order of tern__words. Values that nothing uses are fine: backends ignore them. */
 #include "base/alloc.h"
 #include "ops/op.h"
 #include "region/region.h"

@@ -1,6 +1,6 @@
-/* From an op on tensors to a region for a backend. A request holds one op with numbers: operands, sizes, attributes. Canonicalising
-   it merges dimensions; what is left of it without the numbers is its class (the key of a compiled kernel); the numbers become
-   launch words. The builder turns a class into a tern_region. */
+/* From an op on tensors to a region for a backend. A request holds one op with numbers: operands, sizes, attributes.
+   Canonicalising it merges dimensions; what is left of it without the numbers is its class (the key of a compiled
+   kernel); the numbers become launch words. The builder turns a class into a tern_region. */
 #ifndef TERN_REGION_REGION_H_
 #define TERN_REGION_REGION_H_
 #include "device/memory.h"
@@ -67,7 +67,8 @@ typedef struct tern__class_key {
 void tern__canonicalise(tern__request *q);
 /* The key of a canonical request. */
 void tern__class_of(const tern__request *q, tern__class_key *key);
-/* The launch words, TERN__MAX_WORDS at most: sizes, then each operand's word strides or PARAM value. Returns how many. */
+/* The launch words, TERN__MAX_WORDS at most: sizes, then each operand's word strides or PARAM value. Returns how
+   many. */
 #define TERN__MAX_WORDS (TERN__MAX_SIZES + TERN__MAX_ARGS * TERN_MAX_RANK)
 uint32_t tern__words(const tern__request *q, tern_word *words);
 /* Arguments: one for each IN or OUT operand that is not a duplicate. Returns how many. */
@@ -85,8 +86,8 @@ tern__region *tern__lower(const tern__request *q);
 /* text.c: the region as lines of text, malloc'ed; NULL when memory is exhausted. */
 char *tern__region_text(const tern_region *r);
 
-/* What a lowering may do. Values are numbers; -1 (after a failure) goes in and comes out. A value is "full" or has literal 1 where
-   it was reduced; maps broadcast. */
+/* What a lowering may do. Values are numbers; -1 (after a failure) goes in and comes out. A value is "full" or has
+   literal 1 where it was reduced; maps broadcast. */
 int tern__b_in(tern__builder *b, int i); /* input i, cast to what the request wants */
 int tern__b_const(tern__builder *b, tern_dtype dtype, double value);
 int tern__b_const_int(tern__builder *b, tern_dtype dtype, int64_t value);

@@ -1,5 +1,6 @@
-/* The backward pass: from the record's last entry to where the tape began, each entry's rule turns the gradients of its results into those of
-   its operands. What an entry held is released as soon as it is done, unless another tape needs it. */
+/* The backward pass: from the record's last entry to where the tape began, each entry's rule turns the gradients of its
+   results into those of its operands. What an entry held is released as soon as it is done, unless another tape needs
+   it. */
 #include "tape/tape.h"
 #include "base/alloc.h"
 #include "device/device.h"

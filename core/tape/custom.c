@@ -1,5 +1,5 @@
-/* tern_custom_gradient and tern_checkpoint_call: one entry whose rule calls a function of the user. Attribute 0 of the entry is the closure, a
-   reference to which the entry owns. */
+/* tern_custom_gradient and tern_checkpoint_call: one entry whose rule calls a function of the user. Attribute 0 of the
+   entry is the closure, a reference to which the entry owns. */
 #include "base/alloc.h"
 #include "device/device.h"
 #include "ops/table.h"

@@ -8,7 +8,8 @@
 
 enum { CHUNK = 64 << 10 };
 
-/* Ids are unique in the process: each record, and each part of one whose values were dropped, takes a stamp of its own. */
+/* Ids are unique in the process: each record, and each part of one whose values were dropped, takes a stamp of its
+   own. */
 static _Atomic uint64_t stamps = 1;
 static void new_stamp(tern__recorder *r) {
   r->stamp = atomic_fetch_add_explicit(&stamps, 1, memory_order_relaxed) << TERN__ID_BITS;
@@ -99,8 +100,8 @@ static int32_t find_watched(const tern__recorder *r, const tern_tensor *t) {
   return w->tensor ? w->value : -1;
 }
 
-/* The grad_id of a watched tensor is a hint that other threads may overwrite: the table is the truth. What another record
-   computed keeps its id. */
+/* The grad_id of a watched tensor is a hint that other threads may overwrite: the table is the truth. What another
+   record computed keeps its id. */
 static void leave_hint(tern__recorder *r, tern_tensor *t, int32_t value) {
   const uint64_t before = id_of(t);
   if (before == 0 || before & TERN__ID_WATCHED)

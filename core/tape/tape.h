@@ -1,6 +1,7 @@
-/* The recorder of a thread: one record of ops, shared by all tapes that the thread has open. A value is a number for a tensor that some tape
-   tracks; tensors hold the number (grad_id), never the tape. An entry is one op, with the operands that its gradient rule reads. Each tape is
-   a bit in the masks of values and entries. The record is emptied when its last tape ends. */
+/* The recorder of a thread: one record of ops, shared by all tapes that the thread has open. A value is a number for a
+   tensor that some tape tracks; tensors hold the number (grad_id), never the tape. An entry is one op, with the
+   operands that its gradient rule reads. Each tape is a bit in the masks of values and entries. The record is emptied
+   when its last tape ends. */
 #ifndef TERN_TAPE_RECORD_H_
 #define TERN_TAPE_RECORD_H_
 #include "ops/op.h"
@@ -8,8 +9,8 @@
 
 #define TERN__MAX_TAPES 32
 
-/* One op of the record. Behind it: in_value[n_in] (int32, -1: not tracked), then in[n_in] and out[n_out] (owned references, or NULL), then
-   attr[n_attr]. */
+/* One op of the record. Behind it: in_value[n_in] (int32, -1: not tracked), then in[n_in] and out[n_out] (owned
+   references, or NULL), then attr[n_attr]. */
 typedef struct tern__entry {
   struct tern__entry *prev;
   const tern__op *op;
@@ -83,14 +84,16 @@ static inline tern_word *tern__entry_attr(tern__entry *e) { return (tern_word *)
 
 /* record.c */
 tern__recorder *tern__recorder_of(tern__thread *t); /* made when needed; NULL with the error set */
-/* The value of a tensor on this record, -1 when no tape tracks it. Watches trainable variables where a tape does so by itself. */
+/* The value of a tensor on this record, -1 when no tape tracks it. Watches trainable variables where a tape does so by
+   itself. */
 int32_t tern__value_of(tern__recorder *r, tern_tensor *t);
 /* Watch t for the tapes in mask. False with the error set. */
 bool tern__watch(tern__recorder *r, tern_tensor *t, uint32_t mask);
 /* Append an op whose outputs are new tensors. */
 bool tern__record_op(tern__thread *t, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr,
                      int n_attr, tern_tensor *const *out, int n_out);
-/* Take a tape's bit out of the record: from the last entry back to `start` and from first_value on, release what no other tape tracks. */
+/* Take a tape's bit out of the record: from the last entry back to `start` and from first_value on, release what no
+   other tape tracks. */
 void tern__forget(tern__recorder *r, uint32_t bit, tern__entry *start, uint32_t first_value);
 void tern__entry_release(tern__recorder *r, tern__entry *e);
 /* Empty the record; no tape is open. */
@@ -100,7 +103,8 @@ void tern__recorder_free(tern__recorder *r);
 void tern__hook_update(tern__thread *t);
 
 /* custom.c */
-/* The op under which tern_custom_gradient and tern_checkpoint_call are recorded: attribute 0 is a closure, a reference to which the entry owns. */
+/* The op under which tern_custom_gradient and tern_checkpoint_call are recorded: attribute 0 is a closure, a reference
+   to which the entry owns. */
 extern const tern__op tern__op_custom;
 void tern__closure_release(tern_word closure);
 
@@ -110,7 +114,8 @@ tern_tape *tern__tape_usable(tern_tape *tape, const char *what);
 void tern__tape_finish(tern__recorder *r, tern_tape *tape);
 
 /* backward.c */
-/* g as a gradient for something of like's shape and dtype: summed over what broadcasting had added, expanded, cast. NULL in, NULL out. */
+/* g as a gradient for something of like's shape and dtype: summed over what broadcasting had added, expanded, cast.
+   NULL in, NULL out. */
 tern_tensor *tern__fit(tern_tensor *g, const tern_tensor *like);
 
 #endif

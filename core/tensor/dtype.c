@@ -1,6 +1,6 @@
-/* Sizes, names, promotion (https://data-apis.org/array-api/latest/API_specification/type_promotion.html, extended to mixed kinds
-   as DECISIONS in docs/guide.md say), and conversion of single elements. float16: IEEE 754 binary16; bfloat16: upper half of
-   binary32. Both round to nearest even. */
+/* Sizes, names, promotion (https://data-apis.org/array-api/latest/API_specification/type_promotion.html, extended to
+   mixed kinds as DECISIONS in docs/guide.md say), and conversion of single elements. float16: IEEE 754 binary16;
+   bfloat16: upper half of binary32. Both round to nearest even. */
 #include "tensor/dtype.h"
 #include <math.h>
 #include <string.h>

@@ -10,7 +10,8 @@ static inline bool tern__is_unsigned(tern_dtype d) { return (TERN_D_UINT >> d) &
 
 /* The dtype in which two arrays meet: the Array API table, with mixed kinds as docs/guide.md says. Never fails. */
 tern_dtype tern__promote(tern_dtype a, tern_dtype b);
-/* The dtype of an array of dtype a with a weak scalar: a's, or the default float when the scalar is a float and a is not. */
+/* The dtype of an array of dtype a with a weak scalar: a's, or the default float when the scalar is a float and a is
+   not. */
 tern_dtype tern__promote_weak(tern_dtype a, bool scalar_is_float);
 /* Float dtype in which maths on d is done: floats stay, 64-bit integers give float64, others float32. */
 tern_dtype tern__float_of(tern_dtype d);

@@ -159,7 +159,7 @@ tern_tensor *tern__new(tern__device *device, tern_dtype dtype, int rank, const i
   t->storage = NULL;
   t->offset = 0;
   t->grad_id = 0;
-  memcpy(t->shape, shape, (size_t)rank * sizeof *shape);
+  if (rank) memcpy(t->shape, shape, (size_t)rank * sizeof *shape);
   tern__set_dense(t);
   t->storage = tern__storage_new(thread, device, (uint64_t)n * tern__dtype_size[dtype]);
   if (TERN__UNLIKELY(!t->storage)) {

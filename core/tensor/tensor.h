@@ -1,5 +1,5 @@
-/* The tensor header and its life. 192 bytes: the first cache line holds what every op reads, then shape and stride. Headers are
-   recycled through per-thread free lists; `live` tells a dead handle from a living one. */
+/* The tensor header and its life. 192 bytes: the first cache line holds what every op reads, then shape and stride.
+   Headers are recycled through per-thread free lists; `live` tells a dead handle from a living one. */
 #ifndef TERN_TENSOR_TENSOR_H_
 #define TERN_TENSOR_TENSOR_H_
 #include "base/thread.h"
@@ -87,12 +87,14 @@ static inline tern_tensor *tern__push_on(tern__thread *thread, tern_tensor *t) {
 void tern__set_dense(tern_tensor *t);
 /* Recompute CONTIG from shape and stride. */
 void tern__set_contig_flag(tern_tensor *t);
-/* A fresh row-major tensor with memory, one reference, not in any scope. NULL with the error set; `op` is for its text. */
+/* A fresh row-major tensor with memory, one reference, not in any scope. NULL with the error set; `op` is for its
+   text. */
 tern_tensor *tern__new(struct tern__device *device, tern_dtype dtype, int rank, const int64_t *shape, const char *op);
-/* A view header sharing t's storage (one reference, not in any scope): dtype, device, offset copied; the caller sets shape,
-   stride, rank and numel, then calls tern__set_contig_flag. */
+/* A view header sharing t's storage (one reference, not in any scope): dtype, device, offset copied; the caller sets
+   shape, stride, rank and numel, then calls tern__set_contig_flag. */
 tern_tensor *tern__view_header(tern_tensor *t);
-/* Another handle to x's value: x itself, or a view of a variable, which keeps the value that it has now. Borrowed from the scope. */
+/* Another handle to x's value: x itself, or a view of a variable, which keeps the value that it has now. Borrowed from
+   the scope. */
 tern_tensor *tern__itself(tern_tensor *x);
 /* Elements of a shape; -1 when a size is negative or the product (times 8 bytes) overflows. */
 int64_t tern__numel(int rank, const int64_t *shape);

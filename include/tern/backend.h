@@ -32,17 +32,18 @@ enum {
   TERN_E_IO = -8           /* a file cannot be read or written, or its content is wrong */
 };
 
-/* Element types. Numbers are for ever. A backend answers UNSUPPORTED to any it does not know. BOOL is one byte, 0 or 1. */
+/* Element types. Numbers are for ever. A backend answers UNSUPPORTED to any it does not know. BOOL is one byte, 0 or
+   1. */
 typedef enum tern_dtype {
   TERN_NO_DTYPE = 0, TERN_BOOL = 1, TERN_I8, TERN_I16, TERN_I32, TERN_I64, TERN_U8, TERN_U16, TERN_U32, TERN_U64,
   TERN_F16, TERN_BF16, TERN_F32, TERN_F64, TERN_DTYPE_END
 } tern_dtype;
 
-/* Primitives: X(NAME, number, inputs, kind, dtypes). kind: how shapes relate (TERN_K_*). dtypes: which the input may have
-   (TERN_D_*). Arithmetic is the same on every backend: integer overflow wraps, integer division and remainder by zero
-   give 0, INT_MIN / -1 wraps, shifts by the width or more (or by a negative count) give 0 (-1 for an arithmetic right
-   shift of a negative), float to int saturates and NaN gives 0, MAXIMUM / MINIMUM / AMAX / AMIN propagate NaN, float16
-   and bfloat16 compute in float32 and round once a node. */
+/* Primitives: X(NAME, number, inputs, kind, dtypes). kind: how shapes relate (TERN_K_*). dtypes: which the input may
+   have (TERN_D_*). Arithmetic is the same on every backend: integer overflow wraps, integer division and remainder by
+   zero give 0, INT_MIN / -1 wraps, shifts by the width or more (or by a negative count) give 0 (-1 for an arithmetic
+   right shift of a negative), float to int saturates and NaN gives 0, MAXIMUM / MINIMUM / AMAX / AMIN propagate NaN,
+   float16 and bfloat16 compute in float32 and round once a node. */
 #define TERN_PRIMS(X)                                                                                               \
   /* --- MAP, one input: out has the input's dtype unless said otherwise --- */                                     \
   X(COPY, 1, 1, MAP, ANY)        /* identity; fills too, when the input is CONST or PARAM */                        \
@@ -181,7 +182,8 @@ typedef struct tern_program tern_program;
 /* Extension chain: large optional features. Unknown types are skipped. */
 enum { TERN_EXT_OPTIONS = 1 };
 typedef struct tern_ext { uint32_t type, size; const struct tern_ext *next; } tern_ext;
-/* TERN_EXT_OPTIONS: the plugin's settings, read with host->option("key"), set by TERN_<PLUGIN>_<KEY>; listed by tern-info */
+/* TERN_EXT_OPTIONS: the plugin's settings, read with host->option("key"), set by TERN_<PLUGIN>_<KEY>; listed by
+   tern-info */
 typedef struct tern_option { const char *key, *value /* default, may be NULL */, *doc; } tern_option;
 typedef struct tern_ext_options { tern_ext ext; uint32_t n; const tern_option *options; } tern_ext_options;
 
@@ -227,16 +229,18 @@ typedef struct tern_launch { /* hot: frozen, so that nobody checks its size. Eve
   uint64_t reserved[2];
 } tern_launch;
 
-/* ---- Growable: by pointer, one at a time, struct_size first. The core passes each in a zeroed block of at least 1 KiB and
-   reads a plugin's table through a zeroed copy, so an older or newer partner reads zeros, never past the end ---- */
+/* ---- Growable: by pointer, one at a time, struct_size first. The core passes each in a zeroed block of at least 1 KiB
+   and reads a plugin's table through a zeroed copy, so an older or newer partner reads zeros, never past the end
+   ---- */
 enum {
   TERN_R_IDX32 = 1, /* every element offset fits int32 */
   TERN_R_DETERMINISTIC = 2
 };
 typedef struct tern_span { uint32_t op, first, n, in, out; } tern_span; /* nodes [first, first+n) came from this composite */
-/* What a backend compiles: an SSA program over tensors, for a whole class of sizes. All values of one connected MAP / REDUCE
-   component have one rank and broadcast by literal 1. Within a MAP node all non-CAST inputs have one dtype. In `a + a` the two
-   inputs are one argument. Argument numbers are dense, 0 .. n_args-1, inputs and outputs mixed as `slot` says. */
+/* What a backend compiles: an SSA program over tensors, for a whole class of sizes. All values of one connected MAP /
+   REDUCE component have one rank and broadcast by literal 1. Within a MAP node all non-CAST inputs have one dtype. In
+   `a + a` the two inputs are one argument. Argument numbers are dense, 0 .. n_args-1, inputs and outputs mixed as
+   `slot` says. */
 typedef struct tern_region {
   uint32_t struct_size, flags, n_nodes, n_values, n_args, n_words;
   const tern_node *nodes;

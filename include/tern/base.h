@@ -10,18 +10,20 @@ extern "C" {
 #define TERN_VERSION_MINOR 1
 #define TERN_VERSION_PATCH 0
 
-/* A tensor: a reference-counted handle. Ops return handles that the calling thread's innermost scope owns; tern_keep makes
-   one that outlives the scope. Variables are tensors too. */
+/* A tensor: a reference-counted handle. Ops return handles that the calling thread's innermost scope owns; tern_keep
+   makes one that outlives the scope. Variables are tensors too. */
 typedef struct tern_tensor tern_tensor;
 
 /* "0.1.0" */
 TERN_API const char *tern_version(void);
 
-/* ---- errors: each thread has one, the first that happened. Ops return NULL after a failure, and NULL in gives NULL out ---- */
+/* ---- errors: each thread has one, the first that happened. Ops return NULL after a failure, and NULL in gives NULL
+   out ---- */
 
 /* The thread's error, 0 when there is none. Reading it counts as handling it: tern_finish no longer fails for it. */
 TERN_API tern_rc tern_error_code(void);
-/* Its text: the op, shapes, dtypes, device and what to do. "" when there is none. Valid until the thread's next error. */
+/* Its text: the op, shapes, dtypes, device and what to do. "" when there is none. Valid until the thread's next
+   error. */
 TERN_API const char *tern_error(void);
 /* Forget the thread's error. */
 TERN_API void tern_error_clear(void);
@@ -46,7 +48,8 @@ TERN_API void tern_scope_end(tern_scope_mark *mark);
 TERN_API tern_tensor *tern_keep(tern_tensor *t);
 /* End a reference made by tern_keep or by a constructor that says "owned". NULL is allowed. Thread-safe. */
 TERN_API void tern_release(tern_tensor *t);
-/* Hand t, made in this scope, to the enclosing scope; the way to return a tensor from a function that opened a scope. O(1). */
+/* Hand t, made in this scope, to the enclosing scope; the way to return a tensor from a function that opened a scope.
+   O(1). */
 TERN_API tern_tensor *tern_escape(tern_tensor *t);
 
 #ifdef __cplusplus

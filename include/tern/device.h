@@ -1,5 +1,5 @@
-/* Devices: naming them, moving tensors, memory, waiting. Names are "cpu", "opencl:1", an alias such as "opencl:pocl", a kind
-   ("gpu", "fpga", "accelerator") or "auto". The default comes from TERN_DEVICE. */
+/* Devices: naming them, moving tensors, memory, waiting. Names are "cpu", "opencl:1", an alias such as "opencl:pocl", a
+   kind ("gpu", "fpga", "accelerator") or "auto". The default comes from TERN_DEVICE. */
 #ifndef TERN_DEVICE_H_
 #define TERN_DEVICE_H_
 #include <tern/base.h>
@@ -55,7 +55,8 @@ TERN_API tern_rc tern_device_at(int i, tern_device_desc *out);
 
 /* ---- what there is, for tools ---- */
 
-/* One op of the table (docs/ops.md). dtypes: bit d = computed in dtype d. Tolerances of float32 results between devices. */
+/* One op of the table (docs/ops.md). dtypes: bit d = computed in dtype d. Tolerances of float32 results between
+   devices. */
 typedef struct tern_op_info {
   const char *name, *family, *operands, *doc;
   uint32_t dtypes;
@@ -63,14 +64,15 @@ typedef struct tern_op_info {
 } tern_op_info;
 /* Op i, from 0; TERN_E_END past the last. */
 TERN_API tern_rc tern_op_at(int i, tern_op_info *out);
-/* How a device computes an op in a dtype: 1 by itself, 2 as several primitives, 3 on the host, 0 the op does not take that dtype,
-   negative: a status. Compiles what it asks about. */
+/* How a device computes an op in a dtype: 1 by itself, 2 as several primitives, 3 on the host, 0 the op does not take
+   that dtype, negative: a status. Compiles what it asks about. */
 TERN_API int tern_op_support(const char *op, const char *device, tern_dtype dtype);
 /* A variable that tern reads, its value now, its default. */
 typedef struct tern_option_info { const char *variable, *value, *standard, *meaning; } tern_option_info;
 /* Variable i, from 0; TERN_E_END past the last. */
 TERN_API tern_rc tern_option_at(int i, tern_option_info *out);
-/* Setting i that plugin number `plugin` (as in tern_plugin_at) declares: TERN_<PLUGIN>_<KEY>; TERN_E_END past the last. */
+/* Setting i that plugin number `plugin` (as in tern_plugin_at) declares: TERN_<PLUGIN>_<KEY>; TERN_E_END past the
+   last. */
 TERN_API tern_rc tern_plugin_option_at(int plugin, int i, tern_option_info *out);
 
 #ifdef __cplusplus

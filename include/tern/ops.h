@@ -1,7 +1,8 @@
-/* Ops. Each runs at once on the device of its operands (constructors and random numbers: on the default device) and returns a new
-   tensor borrowed from the scope, or NULL with the thread's error set. Operands broadcast as in NumPy and are promoted as in the Python
-   Array API standard, tern_scalar() weakly: docs/guide.md has the rules, docs/ops.md every op with its dtypes. Options: NULL means
-   defaults, and so does 0 in every field. All functions may be called from any thread. */
+/* Ops. Each runs at once on the device of its operands (constructors and random numbers: on the default device) and
+   returns a new tensor borrowed from the scope, or NULL with the thread's error set. Operands broadcast as in NumPy and
+   are promoted as in the Python Array API standard, tern_scalar() weakly: docs/guide.md has the rules, docs/ops.md
+   every op with its dtypes. Options: NULL means defaults, and so does 0 in every field. All functions may be called
+   from any thread. */
 #ifndef TERN_OPS_H_
 #define TERN_OPS_H_
 #include <tern/tensor.h>
@@ -98,7 +99,8 @@ TERN_API tern_tensor *tern_isinf(tern_tensor *x);
 TERN_API tern_tensor *tern_isfinite(tern_tensor *x);
 /* True where the sign bit is set. */
 TERN_API tern_tensor *tern_signbit(tern_tensor *x);
-/* x as dtype. Float to integer truncates, saturates and makes NaN 0; to bool: x != 0. x itself when it has that dtype. */
+/* x as dtype. Float to integer truncates, saturates and makes NaN 0; to bool: x != 0. x itself when it has that
+   dtype. */
 TERN_API tern_tensor *tern_cast(tern_tensor *x, tern_dtype dtype);
 
 /* ---- elementwise, two operands ---- */
@@ -187,20 +189,23 @@ TERN_API tern_tensor *tern_softmax(tern_tensor *x, int axis);
 TERN_API tern_tensor *tern_log_softmax(tern_tensor *x, int axis);
 /* epsilon: 0 = 1e-5; axis: the first normalised one, 0 = the last axis only (negative counts from the end). */
 typedef struct tern_layer_norm_opts { double epsilon; int axis; } tern_layer_norm_opts;
-/* (x - mean) / sqrt(var + epsilon) * scale + offset over the last axes (Ba, Kiros, Hinton, 2016); scale and offset have the shape
-   of those axes, or are TERN_NONE. */
-TERN_API tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *offset, const tern_layer_norm_opts *opts);
+/* (x - mean) / sqrt(var + epsilon) * scale + offset over the last axes (Ba, Kiros, Hinton, 2016); scale and offset have
+   the shape of those axes, or are TERN_NONE. */
+TERN_API tern_tensor *tern_layer_norm(tern_tensor *x, tern_tensor *scale, tern_tensor *offset,
+                                      const tern_layer_norm_opts *opts);
 
-/* epsilon: 0 = 1e-3 (Keras) ; axis: that of the channels, 0 = the last (negative counts from the end; for axis 0 say -rank). */
+/* epsilon: 0 = 1e-3 (Keras); axis: that of the channels, 0 = the last (negative counts from the end; for axis 0 say
+   -rank). */
 typedef struct tern_batch_norm_opts { double epsilon; int axis; } tern_batch_norm_opts;
-/* (x - mean) / sqrt(variance + epsilon) * scale + offset, one mean, variance, scale and offset a channel (Ioffe and Szegedy, 2015). mean and
-   variance TERN_NONE: those of x over the other axes (training; gradients flow through them). scale, offset may be TERN_NONE. */
-TERN_API tern_tensor *tern_batch_norm(tern_tensor *x, tern_tensor *mean, tern_tensor *variance, tern_tensor *scale, tern_tensor *offset,
-                                      const tern_batch_norm_opts *opts);
+/* (x - mean) / sqrt(variance + epsilon) * scale + offset, one mean, variance, scale and offset a channel (Ioffe and
+   Szegedy, 2015). mean and variance TERN_NONE: those of x over the other axes (training; gradients flow through them).
+   scale, offset may be TERN_NONE. */
+TERN_API tern_tensor *tern_batch_norm(tern_tensor *x, tern_tensor *mean, tern_tensor *variance, tern_tensor *scale,
+                                      tern_tensor *offset, const tern_batch_norm_opts *opts);
 /* epsilon: 0 = 1e-3 (Keras); axis: as tern_batch_norm_opts. */
 typedef struct tern_group_norm_opts { double epsilon; int axis; } tern_group_norm_opts;
-/* Each example's channels in `groups` groups, each group normalised over its channels and all positions (Wu and He, 2018). scale, offset: one
-   a channel, or TERN_NONE. Axis 0 is the batch. */
+/* Each example's channels in `groups` groups, each group normalised over its channels and all positions (Wu and He,
+   2018). scale, offset: one a channel, or TERN_NONE. Axis 0 is the batch. */
 TERN_API tern_tensor *tern_group_norm(tern_tensor *x, int64_t groups, tern_tensor *scale, tern_tensor *offset,
                                       const tern_group_norm_opts *opts);
 /* epsilon: 0 = 1e-6; axis: as tern_layer_norm_opts. */
@@ -213,19 +218,26 @@ typedef struct tern_dropout_opts { uint64_t seed; int inference; } tern_dropout_
 TERN_API tern_tensor *tern_dropout(tern_tensor *x, double rate, const tern_dropout_opts *opts);
 /* Rows of table [n, ..] at the integer ids: shape of ids followed by that of a row. */
 TERN_API tern_tensor *tern_embedding(tern_tensor *table, tern_tensor *ids);
-/* mask: bool (true = take part) or float (added to the scores), broadcasting to [.., L, S]; NULL or TERN_NONE = none. causal: position i
-   sees keys 0 .. i. scale: 0 = 1/sqrt(E). dropout: probability, with seed as tern_dropout_opts. */
-typedef struct tern_attention_opts { tern_tensor *mask; int causal; double scale, dropout; uint64_t seed; } tern_attention_opts;
-/* softmax(q k^T scale + mask) v; q [.., L, E], k [.., S, E], v [.., S, V], out [.., L, V], leading axes broadcast (Vaswani et al., 2017). A
-   row that may see nothing gives NaN, as in PyTorch. */
-TERN_API tern_tensor *tern_scaled_dot_product_attention(tern_tensor *q, tern_tensor *k, tern_tensor *v, const tern_attention_opts *opts);
+/* mask: bool (true = take part) or float (added to the scores), broadcasting to [.., L, S]; NULL or TERN_NONE = none.
+   causal: position i sees keys 0 .. i. scale: 0 = 1/sqrt(E). dropout: probability, with seed as tern_dropout_opts. */
+typedef struct tern_attention_opts {
+  tern_tensor *mask;
+  int causal;
+  double scale, dropout;
+  uint64_t seed;
+} tern_attention_opts;
+/* softmax(q k^T scale + mask) v; q [.., L, E], k [.., S, E], v [.., S, V], out [.., L, V], leading axes broadcast
+   (Vaswani et al., 2017). A row that may see nothing gives NaN, as in PyTorch. */
+TERN_API tern_tensor *tern_scaled_dot_product_attention(tern_tensor *q, tern_tensor *k, tern_tensor *v,
+                                                        const tern_attention_opts *opts);
 
 /* ---- convolution and pooling over 1 (rank 3) or 2 (rank 4) spatial axes ---- */
 
-/* NHWC: x [batch, space.., channels], filters [space.., channels / groups, out], as TensorFlow. NCHW: x [batch, channels, space..], filters
-   [out, channels / groups, space..], as PyTorch. */
+/* NHWC: x [batch, space.., channels], filters [space.., channels / groups, out], as TensorFlow. NCHW: x [batch,
+   channels, space..], filters [out, channels / groups, space..], as PyTorch. */
 typedef enum tern_layout { TERN_NHWC = 0, TERN_NCHW } tern_layout;
-/* VALID: none. SAME: as much as makes out = ceil(in / stride), the odd one behind. EXPLICIT: pads[d] before and after. */
+/* VALID: none. SAME: as much as makes out = ceil(in / stride), the odd one behind. EXPLICIT: pads[d] before and
+   after. */
 typedef enum tern_pad_mode { TERN_PAD_VALID = 0, TERN_PAD_SAME, TERN_PAD_EXPLICIT } tern_pad_mode;
 /* strides, dilations, groups: 0 = 1. output_padding: tern_conv_transpose only, how much longer the result is. */
 typedef struct tern_conv_opts {
@@ -236,8 +248,9 @@ typedef struct tern_conv_opts {
 } tern_conv_opts;
 /* Cross-correlation, as the neural-network libraries call convolution. */
 TERN_API tern_tensor *tern_conv(tern_tensor *x, tern_tensor *filters, const tern_conv_opts *opts);
-/* The transpose (gradient) of tern_conv with respect to its input. filters: NHWC [space.., out / groups, channels], NCHW [channels, out / groups,
-   space..]: those of the tern_conv that it transposes. With SAME the result is in * stride long. */
+/* The transpose (gradient) of tern_conv with respect to its input. filters: NHWC [space.., out / groups, channels],
+   NCHW [channels, out / groups, space..]: those of the tern_conv that it transposes. With SAME the result is in *
+   stride long. */
 TERN_API tern_tensor *tern_conv_transpose(tern_tensor *x, tern_tensor *filters, const tern_conv_opts *opts);
 /* window: 0 = 2. strides: 0 = the window. */
 typedef struct tern_pool_opts {
@@ -252,40 +265,51 @@ TERN_API tern_tensor *tern_max_pool(tern_tensor *x, const tern_pool_opts *opts);
 /* The mean of each window. */
 TERN_API tern_tensor *tern_avg_pool(tern_tensor *x, const tern_pool_opts *opts);
 
-/* ---- losses. y_true and y_pred of one shape; the mean (or the op's own formula) over the last axis gives one value an example ---- */
+/* ---- losses. y_true and y_pred of one shape; the mean (or the op's own formula) over the last axis gives one value an
+   example ---- */
 
 /* What becomes of the examples' values: MEAN of all (Keras's sum_over_batch_size), SUM, or NONE: kept. */
 typedef enum tern_loss_reduction { TERN_LOSS_MEAN = 0, TERN_LOSS_SUM, TERN_LOSS_NONE } tern_loss_reduction;
-/* from_logits: y_pred is not yet a probability (cross-entropies). label_smoothing: share of the target spread evenly. axis: the classes', 0 = the
-   last. delta: huber (0 = 1). alpha, gamma: focal and tversky (0 = Keras's). weights: broadcast to the examples' values, NULL or TERN_NONE = 1.
-   ignore_class: sparse, examples of this class count nothing, when ignore is set. */
+/* from_logits: y_pred is not yet a probability (cross-entropies). label_smoothing: share of the target spread evenly.
+   axis: the classes', 0 = the last. delta: huber (0 = 1). alpha, gamma: focal and tversky (0 = Keras's). weights:
+   broadcast to the examples' values, NULL or TERN_NONE = 1. ignore_class: sparse, examples of this class count nothing,
+   when ignore is set. */
 typedef struct tern_loss_opts {
   tern_loss_reduction reduction;
   int from_logits, axis, ignore, ignore_class;
   double label_smoothing, delta, alpha, beta, gamma;
   tern_tensor *weights;
 } tern_loss_opts;
-/* Cross-entropy of logits with integer labels (one rank less) or with probabilities of the same shape, from_logits implied: the usual
-   classification loss, computed as one kernel with its softmax. */
+/* Cross-entropy of logits with integer labels (one rank less) or with probabilities of the same shape, from_logits
+   implied: the usual classification loss, computed as one kernel with its softmax. */
 TERN_API tern_tensor *tern_cross_entropy(tern_tensor *logits, tern_tensor *labels, const tern_loss_opts *opts);
-#define TERN_LOSSES(X)                                                                                                     \
-  X(mean_squared_error) X(mean_absolute_error) X(mean_absolute_percentage_error) X(mean_squared_logarithmic_error)         \
-  X(binary_crossentropy) X(categorical_crossentropy) X(sparse_categorical_crossentropy) X(binary_focal_crossentropy)       \
-  X(categorical_focal_crossentropy) X(kl_divergence) X(poisson) X(cosine_similarity) X(hinge) X(squared_hinge)             \
-  X(categorical_hinge) X(huber) X(log_cosh) X(dice) X(tversky)
-/* Keras's losses under their names, tern_loss_huber(y_true, y_pred, opts) and so on, with Keras 3's formulas and defaults. */
-#define TERN_LOSS_DECLARATION(name) TERN_API tern_tensor *tern_loss_##name(tern_tensor *y_true, tern_tensor *y_pred, const tern_loss_opts *opts);
+#define TERN_LOSSES(X)                                                                                           \
+  X(mean_squared_error) X(mean_absolute_error) X(mean_absolute_percentage_error)                                 \
+  X(mean_squared_logarithmic_error) X(binary_crossentropy) X(categorical_crossentropy)                           \
+  X(sparse_categorical_crossentropy) X(binary_focal_crossentropy) X(categorical_focal_crossentropy)              \
+  X(kl_divergence) X(poisson) X(cosine_similarity) X(hinge) X(squared_hinge) X(categorical_hinge) X(huber)       \
+  X(log_cosh) X(dice) X(tversky)
+/* Keras's losses under their names, tern_loss_huber(y_true, y_pred, opts) and so on, with Keras 3's formulas and
+   defaults. */
+#define TERN_LOSS_DECLARATION(name) \
+  TERN_API tern_tensor *tern_loss_##name(tern_tensor *y_true, tern_tensor *y_pred, const tern_loss_opts *opts);
 TERN_LOSSES(TERN_LOSS_DECLARATION)
 #undef TERN_LOSS_DECLARATION
-/* The loss of that name ("huber"); NULL with an error that lists them. */
+/* Any of them. */
 typedef tern_tensor *(*tern_loss_function)(tern_tensor *y_true, tern_tensor *y_pred, const tern_loss_opts *opts);
+/* The loss of that name ("huber"); NULL with an error that lists them. */
 TERN_API tern_loss_function tern_loss_named(const char *name);
 
 /* ---- reductions ---- */
 
 /* axes: which to reduce, n_axes of them (0 = all; negative counts from the end). keepdims: leave them as size 1.
    correction: tern_var and tern_std only, subtracted from the count. dtype: sum and prod only, 0 = see the op. */
-typedef struct tern_reduce_opts { const int *axes; int n_axes, keepdims; double correction; tern_dtype dtype; } tern_reduce_opts;
+typedef struct tern_reduce_opts {
+  const int *axes;
+  int n_axes, keepdims;
+  double correction;
+  tern_dtype dtype;
+} tern_reduce_opts;
 #ifndef __cplusplus
 /* tern_sum(x, TERN_AXES(0, 1)) */
 #define TERN_AXES(...) \
@@ -340,8 +364,9 @@ TERN_API tern_tensor *tern_matmul(tern_tensor *a, tern_tensor *b);
 /* Sum over the last axis of a and the last but one of b (NumPy's dot); a scalar operand multiplies. */
 TERN_API tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b);
 
-/* Sums of products by NumPy's einsum notation, with implicit or explicit output, "...", repeated letters (diagonals), any number of
-   operands: tern_einsum("bij,bjk->bik", TERN_TENSORS(a, b)). Contracted pairwise from left to right, by matrix products. */
+/* Sums of products by NumPy's einsum notation, with implicit or explicit output, "...", repeated letters (diagonals),
+   any number of operands: tern_einsum("bij,bjk->bik", TERN_TENSORS(a, b)). Contracted pairwise from left to right, by
+   matrix products. */
 TERN_API tern_tensor *tern_einsum(const char *subscripts, tern_tensor *const *operands, int n);
 #ifndef __cplusplus
 /* An array of tensors and its length: two arguments. */
@@ -350,8 +375,8 @@ TERN_API tern_tensor *tern_einsum(const char *subscripts, tern_tensor *const *op
 #endif
 /* a and b flattened; every product: [size of a, size of b]. */
 TERN_API tern_tensor *tern_outer(tern_tensor *a, tern_tensor *b);
-/* order: 0 = 2, the Euclidean (of a matrix: Frobenius) norm; INFINITY, -INFINITY, 1, or any p: vector norms. axes, n_axes, keepdims: as
-   reductions. count_nonzero: the "norm" of order 0. */
+/* order: 0 = 2, the Euclidean (of a matrix: Frobenius) norm; INFINITY, -INFINITY, 1, or any p: vector norms. axes,
+   n_axes, keepdims: as reductions. count_nonzero: the "norm" of order 0. */
 typedef struct tern_norm_opts { double order; const int *axes; int n_axes, keepdims, count_nonzero; } tern_norm_opts;
 /* Vector norm over the axes (0 of them = all). */
 TERN_API tern_tensor *tern_norm(tern_tensor *x, const tern_norm_opts *opts);
@@ -370,8 +395,8 @@ TERN_API tern_tensor *tern_concat(tern_tensor *const *xs, int n, int axis);
 TERN_API tern_tensor *tern_stack(tern_tensor *const *xs, int n, int axis);
 /* x with `value` around it; n must be the rank. */
 TERN_API tern_tensor *tern_pad(tern_tensor *x, const tern_padding *padding, int n, double value);
-/* Slices of x along axis at the integer indices; result shape: axis replaced by the indices' shape. Negative indices count
-   from the end; one out of range is an error. */
+/* Slices of x along axis at the integer indices; result shape: axis replaced by the indices' shape. Negative indices
+   count from the end; one out of range is an error. */
 TERN_API tern_tensor *tern_take(tern_tensor *x, tern_tensor *indices, int axis);
 /* 1 where the class is the index, else 0, along a new last axis. An index out of range gives zeros. */
 TERN_API tern_tensor *tern_one_hot(tern_tensor *indices, int64_t classes, tern_dtype dtype);
@@ -382,25 +407,29 @@ TERN_API tern_tensor *tern_sort(tern_tensor *x, int axis, const tern_sort_opts *
 /* Indices (int64) that sort along axis. */
 TERN_API tern_tensor *tern_argsort(tern_tensor *x, int axis, const tern_sort_opts *opts);
 
-/* The k largest along axis, in descending order (smallest: ascending smallest); *indices (may be NULL): theirs, int64. */
-typedef struct tern_top_k_opts { int axis; /* 0 = the last; for axis 0 say -rank */ int smallest; } tern_top_k_opts;
+/* axis: 0 = the last (for axis 0 say -rank); smallest: the k smallest, ascending. */
+typedef struct tern_top_k_opts { int axis, smallest; } tern_top_k_opts;
+/* The k largest along axis, in descending order; *indices (may be NULL): theirs, int64. */
 TERN_API tern_tensor *tern_top_k(tern_tensor *x, int64_t k, tern_tensor **indices, const tern_top_k_opts *opts);
 /* Where values (any shape) would be inserted into sorted (rank 1, ascending), int64; right: behind equal ones. */
 TERN_API tern_tensor *tern_searchsorted(tern_tensor *sorted, tern_tensor *values, int right);
-/* The different values of x, ascending, rank 1. inverse (shape of x, int64: where each element went) and counts (int64) may be
-   NULL. Waits for the device: the size of the result depends on the values. */
+/* The different values of x, ascending, rank 1. inverse (shape of x, int64: where each element went) and counts (int64)
+   may be NULL. Waits for the device: the size of the result depends on the values. */
 TERN_API tern_tensor *tern_unique(tern_tensor *x, tern_tensor **inverse, tern_tensor **counts);
 /* x's elements along axis at indices, which has x's rank and broadcasts to it elsewhere. */
 TERN_API tern_tensor *tern_take_along_axis(tern_tensor *x, tern_tensor *indices, int axis);
-/* Slices of x at the index tuples in the last axis of indices [.., n]: shape [..] followed by x's axes from n on (TensorFlow's gather_nd). */
+/* Slices of x at the index tuples in the last axis of indices [.., n]: shape [..] followed by x's axes from n on
+   (TensorFlow's gather_nd). */
 TERN_API tern_tensor *tern_gather_nd(tern_tensor *x, tern_tensor *indices);
 /* x with updates added to (set, max, min: see the mode) its slices along axis at the integer indices. updates: shape of
    tern_take(x, indices, axis). An index that occurs twice counts twice, in order. */
-TERN_API tern_tensor *tern_scatter(tern_tensor *x, tern_tensor *indices, tern_tensor *updates, int axis, tern_scatter_mode mode);
+TERN_API tern_tensor *tern_scatter(tern_tensor *x, tern_tensor *indices, tern_tensor *updates, int axis,
+                                   tern_scatter_mode mode);
 /* tern_scatter that adds. */
 TERN_API tern_tensor *tern_scatter_add(tern_tensor *x, tern_tensor *indices, tern_tensor *updates, int axis);
 /* x with updates combined into the slices that tern_gather_nd(x, indices) reads. */
-TERN_API tern_tensor *tern_scatter_nd(tern_tensor *x, tern_tensor *indices, tern_tensor *updates, tern_scatter_mode mode);
+TERN_API tern_tensor *tern_scatter_nd(tern_tensor *x, tern_tensor *indices, tern_tensor *updates,
+                                      tern_scatter_mode mode);
 /* Zeros of shape, with x in the slice that tern_slice(.., ranges, n) of it would give: the transpose of tern_slice. */
 TERN_API tern_tensor *tern_embed(tern_tensor *x, tern_shape shape, const tern_range *ranges, int n);
 /* Each element n times, along axis. */
@@ -416,8 +445,8 @@ TERN_API tern_tensor *tern_roll(tern_tensor *x, int64_t shift, int axis);
 
 /* Restart the process's generator. It starts with seed 0. */
 TERN_API void tern_set_seed(uint64_t seed);
-/* mean, stddev (0 = 1): normal; low, high (both 0 = 0 and 1): uniform. seed: 0 = the process's generator, else a generator of
-   this call's own. dtype: 0 = float32. */
+/* mean, stddev (0 = 1): normal; low, high (both 0 = 0 and 1): uniform. seed: 0 = the process's generator, else a
+   generator of this call's own. dtype: 0 = float32. */
 typedef struct tern_random_opts { double mean, stddev, low, high; uint64_t seed; tern_dtype dtype; } tern_random_opts;
 /* Uniform in [low, high). */
 TERN_API tern_tensor *tern_random_uniform(tern_shape shape, const tern_random_opts *opts);

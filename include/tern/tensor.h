@@ -1,5 +1,6 @@
-/* Tensors: making them, looking at them, views. All functions may be called from any thread; a tensor may be used by several
-   threads at once. Results are borrowed from the scope unless the comment says "owned". NULL in gives NULL out. */
+/* Tensors: making them, looking at them, views. All functions may be called from any thread; a tensor may be used by
+   several threads at once. Results are borrowed from the scope unless the comment says "owned". NULL in gives NULL
+   out. */
 #ifndef TERN_TENSOR_H_
 #define TERN_TENSOR_H_
 #include <tern/base.h>
@@ -50,11 +51,11 @@ TERN_API tern_tensor *tern_constant(tern_shape shape, tern_dtype dtype, const vo
 TERN_API tern_tensor *tern_scalar(double value);
 /* The same for an integer: beside a float tensor it becomes that float, beside an integer tensor that integer. */
 TERN_API tern_tensor *tern_scalar_int(int64_t value);
-/* Host memory used in place where the device can (else copied, and released at once). `release(data, context)` is called
-   once, from any thread, when nothing uses the memory any more; NULL = the caller guarantees that it outlives the tensor. data must be
-   aligned to its item size and not be written to meanwhile. */
-TERN_API tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void (*release)(void *data, void *context),
-                                     void *context);
+/* Host memory used in place where the device can (else copied, and released at once). `release(data, context)` is
+   called once, from any thread, when nothing uses the memory any more; NULL = the caller guarantees that it outlives
+   the tensor. data must be aligned to its item size and not be written to meanwhile. */
+TERN_API tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void (*release)(void *data,
+                                     void *context), void *context);
 /* All zeros. */
 TERN_API tern_tensor *tern_zeros(tern_shape shape, tern_dtype dtype);
 /* All ones. */
@@ -98,11 +99,13 @@ TERN_API size_t tern_dtype_size(tern_dtype dtype);
 TERN_API double tern_item(tern_tensor *t);
 /* The same as an integer. */
 TERN_API int64_t tern_item_int(tern_tensor *t);
-/* Copy all elements in row-major order to dst of `size` bytes, which must be exactly the tensor's (waits for the device). */
+/* Copy all elements in row-major order to dst of `size` bytes, which must be exactly the tensor's (waits for the
+   device). */
 TERN_API tern_rc tern_to_host(tern_tensor *t, void *dst, size_t size);
 /* 1 when shapes are equal and all elements are (dtypes may differ; NaN differs from NaN), 0 when not, -1 on error. */
 TERN_API int tern_equal_all(tern_tensor *a, tern_tensor *b);
-/* 1 when all |a - b| <= absolute + relative * |b| after broadcasting, 0 when not, -1 on error. 0 options: 1e-8 and 1e-5. */
+/* 1 when all |a - b| <= absolute + relative * |b| after broadcasting, 0 when not, -1 on error. 0 options: 1e-8 and
+   1e-5. */
 TERN_API int tern_allclose(tern_tensor *a, tern_tensor *b, double relative, double absolute);
 /* Print to stdout: `tern.Tensor([5. 7. 9.], shape=(3,), dtype=float32)`; NULL prints the error. */
 TERN_API void tern_print(tern_tensor *t);
@@ -113,7 +116,8 @@ TERN_API char *tern_to_string(tern_tensor *t);
 
 /* ---- views: share memory with t, cost nothing ---- */
 
-/* Another shape of the same elements in row-major order; one -1 is worked out. Copies when the strides do not allow a view. */
+/* Another shape of the same elements in row-major order; one -1 is worked out. Copies when the strides do not allow a
+   view. */
 TERN_API tern_tensor *tern_reshape(tern_tensor *t, tern_shape shape);
 /* Axes in the given order; order NULL reverses them. n must be the rank. */
 TERN_API tern_tensor *tern_permute(tern_tensor *t, const int *order, int n);
@@ -148,12 +152,14 @@ TERN_API tern_tensor *tern_clone(tern_tensor *t);
 
 /* ---- variables ---- */
 
-/* name: for messages and files; frozen: not trainable (tapes do not watch it); device: where it lives, NULL = where `initial` is. */
+/* name: for messages and files; frozen: not trainable (tapes do not watch it); device: where it lives, NULL = where
+   `initial` is. */
 typedef struct tern_variable_opts { const char *name; int frozen; const char *device; } tern_variable_opts;
 /* A tensor whose value can be replaced. Owned: end it with tern_release. Starts as a copy of `initial`. */
 TERN_API tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_opts *opts);
-/* Replace the value; shape must be the same, dtype is converted. Tensors that were computed or viewed before keep theirs. In place
-   when nobody else holds the memory. Tapes do not record assignments, and keep the values that they saw. */
+/* Replace the value; shape must be the same, dtype is converted. Tensors that were computed or viewed before keep
+   theirs. In place when nobody else holds the memory. Tapes do not record assignments, and keep the values that they
+   saw. */
 TERN_API tern_rc tern_assign(tern_tensor *variable, tern_tensor *value);
 /* variable += value, which broadcasts to it. */
 TERN_API tern_rc tern_assign_add(tern_tensor *variable, tern_tensor *value);
@@ -161,9 +167,10 @@ TERN_API tern_rc tern_assign_add(tern_tensor *variable, tern_tensor *value);
 TERN_API tern_rc tern_assign_sub(tern_tensor *variable, tern_tensor *value);
 /* How a sparse update combines what is there with what comes. */
 typedef enum tern_scatter_mode { TERN_SCATTER_ADD = 0, TERN_SCATTER_SET, TERN_SCATTER_MAX, TERN_SCATTER_MIN } tern_scatter_mode;
-/* Slices of the variable along axis 0 at the integer indices combined with updates, whose shape is that of the indices followed by that
-   of a slice; an index that occurs twice counts twice, in order. */
-TERN_API tern_rc tern_assign_scatter(tern_tensor *variable, tern_tensor *indices, tern_tensor *updates, tern_scatter_mode mode);
+/* Slices of the variable along axis 0 at the integer indices combined with updates, whose shape is that of the indices
+   followed by that of a slice; an index that occurs twice counts twice, in order. */
+TERN_API tern_rc tern_assign_scatter(tern_tensor *variable, tern_tensor *indices, tern_tensor *updates,
+                                     tern_scatter_mode mode);
 /* The variable's name; "" when it has none. */
 TERN_API const char *tern_variable_name(const tern_tensor *variable);
 /* Whether t is a variable. */

@@ -1,5 +1,6 @@
-/* Optimisers: they hold the state of an update rule (moments, step count) for the variables that they have seen and change variables in
-   place, one kernel launch a variable. Rules, names and defaults are Keras 3's. An optimiser may be used by one thread at a time. */
+/* Optimisers: they hold the state of an update rule (moments, step count) for the variables that they have seen and
+   change variables in place, one kernel launch a variable. Rules, names and defaults are Keras 3's. An optimiser may be
+   used by one thread at a time. */
 #ifndef TERN_TRAIN_H_
 #define TERN_TRAIN_H_
 #include <tern/tensor.h>
@@ -12,10 +13,10 @@ typedef struct tern_optimizer tern_optimizer;
 /* ---- learning rates that change with the step (0, 1, ..): plain values, nothing to release ---- */
 
 enum { TERN_SCHEDULE_CONSTANT = 0, TERN_SCHEDULE_STEP, TERN_SCHEDULE_COSINE, TERN_SCHEDULE_EXPONENTIAL };
-/* rate(step), after warmup steps that rise linearly from warmup_start to the rate and are not counted:
-   CONSTANT: rate. STEP: rate * factor^(number of boundaries <= step), or with values the one of the interval (n_boundaries + 1 of them).
-   EXPONENTIAL: rate * factor^(step / steps), the exponent rounded down if staircase. COSINE: from rate to rate * floor_factor along half
-   a cosine over `steps`. The arrays must outlive the optimiser. */
+/* rate(step), after warmup steps that rise linearly from warmup_start to the rate and are not counted: CONSTANT: rate.
+   STEP: rate * factor^(number of boundaries <= step), or with values the one of the interval (n_boundaries + 1 of
+   them). EXPONENTIAL: rate * factor^(step / steps), the exponent rounded down if staircase. COSINE: from rate to rate *
+   floor_factor along half a cosine over `steps`. The arrays must outlive the optimiser. */
 typedef struct tern_schedule {
   int kind;
   double rate, factor, floor_factor;
@@ -30,14 +31,18 @@ TERN_API double tern_schedule_at(const tern_schedule *schedule, int64_t step);
 
 /* ---- what all have. 0 means the default. ---- */
 
-/* learning_rate: see each optimiser; schedule: instead of it (copied). weight_decay: the variable loses this share times the learning rate in
-   each step (decoupled). clip_value: each gradient element limited to +-that; clip_norm: each gradient scaled down to that norm;
-   global_clip_norm: all together; at most one of the three. */
+/* learning_rate: see each optimiser; schedule: instead of it (copied). weight_decay: the variable loses this share
+   times the learning rate in each step (decoupled). clip_value: each gradient element limited to +-that; clip_norm:
+   each gradient scaled down to that norm; global_clip_norm: all together; at most one of the three. */
 #define TERN_OPTIMIZER_OPTS \
   double learning_rate; const tern_schedule *schedule; double weight_decay, clip_value, clip_norm, global_clip_norm
 typedef struct tern_sgd_opts { TERN_OPTIMIZER_OPTS; double momentum; int nesterov; } tern_sgd_opts;
 typedef struct tern_adam_opts { TERN_OPTIMIZER_OPTS; double beta1, beta2, epsilon; int amsgrad; } tern_adam_opts;
-typedef struct tern_rmsprop_opts { TERN_OPTIMIZER_OPTS; double rho, momentum, epsilon; int centered; } tern_rmsprop_opts;
+typedef struct tern_rmsprop_opts {
+  TERN_OPTIMIZER_OPTS;
+  double rho, momentum, epsilon;
+  int centered;
+} tern_rmsprop_opts;
 typedef struct tern_adagrad_opts { TERN_OPTIMIZER_OPTS; double initial_accumulator, epsilon; } tern_adagrad_opts;
 typedef struct tern_lion_opts { TERN_OPTIMIZER_OPTS; double beta1, beta2; } tern_lion_opts;
 
@@ -57,17 +62,19 @@ TERN_API tern_optimizer *tern_lion(const tern_lion_opts *opts);
 /* NULL is allowed. */
 TERN_API void tern_optimizer_release(tern_optimizer *optimizer);
 
-/* One step: variables[i] changes by its gradient. gradients[i]: shape of the variable, or TERN_NONE (the variable is left alone). Nothing is
-   changed when an argument is wrong. Not recorded by tapes. */
-TERN_API tern_rc tern_optimizer_apply(tern_optimizer *optimizer, tern_tensor *const *gradients, tern_tensor *const *variables, int n);
+/* One step: variables[i] changes by its gradient. gradients[i]: shape of the variable, or TERN_NONE (the variable is
+   left alone). Nothing is changed when an argument is wrong. Not recorded by tapes. */
+TERN_API tern_rc tern_optimizer_apply(tern_optimizer *optimizer, tern_tensor *const *gradients,
+                                      tern_tensor *const *variables, int n);
 /* Steps made so far. */
 TERN_API int64_t tern_optimizer_steps(const tern_optimizer *optimizer);
 /* The rate of the next step. */
 TERN_API double tern_optimizer_learning_rate(const tern_optimizer *optimizer);
 /* A constant rate from now on; compiles nothing. */
 TERN_API tern_rc tern_optimizer_set_learning_rate(tern_optimizer *optimizer, double rate);
-/* The state, for saving: variables named "VARIABLE/momentum" and the like, in a fixed order, and last a rank-0 int64 "steps".
-   Borrowed from the optimiser. Returns their number; fills at most max. State exists from the first apply, or tern_optimizer_build, on. */
+/* The state, for saving: variables named "VARIABLE/momentum" and the like, in a fixed order, and last a rank-0 int64
+   "steps". Borrowed from the optimiser. Returns their number; fills at most max. State exists from the first apply, or
+   tern_optimizer_build, on. */
 TERN_API int tern_optimizer_state(tern_optimizer *optimizer, tern_tensor **state, int max);
 /* Make the state for these variables now, so that it can be restored before the first step. */
 TERN_API tern_rc tern_optimizer_build(tern_optimizer *optimizer, tern_tensor *const *variables, int n);
@@ -77,7 +84,8 @@ TERN_API tern_rc tern_optimizer_build(tern_optimizer *optimizer, tern_tensor *co
 /* The norm of all gradients together, rank 0. */
 TERN_API tern_tensor *tern_global_norm(tern_tensor *const *gradients, int n);
 /* clipped[i] = gradients[i] * limit / max(global norm, limit); norm (may be NULL): the global norm before. */
-TERN_API tern_rc tern_clip_by_global_norm(tern_tensor *const *gradients, int n, double limit, tern_tensor **clipped, tern_tensor **norm);
+TERN_API tern_rc tern_clip_by_global_norm(tern_tensor *const *gradients, int n, double limit, tern_tensor **clipped,
+                                          tern_tensor **norm);
 /* x * limit / max(norm of x, limit) */
 TERN_API tern_tensor *tern_clip_by_norm(tern_tensor *x, double limit);
 

@@ -1,5 +1,5 @@
-/* Two nested tapes: the inner one gives the first derivatives, the outer one differentiates them. Tolerances are relative to the largest value
-   expected in an array: what sums of terms of that size can be held to. */
+/* Two nested tapes: the inner one gives the first derivatives, the outer one differentiates them. Tolerances are
+   relative to the largest value expected in an array: what sums of terms of that size can be held to. */
 #include "ops/gradients.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Records of values with first and second derivatives (fixtures/make_nn.py and make_losses.py describe them), run on TERN_DEVICE. */
+/* Records of values with first and second derivatives (fixtures/make_nn.py and make_losses.py describe them), run on
+   TERN_DEVICE. */
 #ifndef TERN_TESTS_OPS_GRADIENTS_H_
 #define TERN_TESTS_OPS_GRADIENTS_H_
 #include "fixtures/fixtures.h"

@@ -117,7 +117,8 @@ static void test_bad_input(void) {
   CHECK(second == NULL, "a failed unique leaves inverse %p", (void *)second);
 }
 
-/* An index out of its row must be an error though the element after the row exists. Where the device reports late, at the next wait. */
+/* An index out of its row must be an error though the element after the row exists. Where the device reports late, at
+   the next wait. */
 static void test_out_of_range(void) {
   static const int64_t bad[] = {3, -4, INT64_MAX, INT64_MIN};
   for (int k = 0; k < 4; k++) {

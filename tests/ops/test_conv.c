@@ -74,7 +74,8 @@ static void values(const fixture *f, convolution op, const char *what) {
   CHECK_NO_ERROR();
 }
 
-/* The gradients of <dy, y> are dx and dw. Those are bilinear again, so that <x, dx> and <w, dw> lead back to the rest. */
+/* The gradients of <dy, y> are dx and dw. Those are bilinear again, so that <x, dx> and <w, dw> lead back to the
+   rest. */
 static void gradients(const fixture *f, convolution op, const char *what) {
   TERN_SCOPE;
   const tern_conv_opts o = options_of(f);

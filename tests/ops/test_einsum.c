@@ -1,4 +1,5 @@
-/* tern_einsum against numpy.einsum (fixtures/ops/einsum.bin: the subscripts stand in each record's name), and what it must refuse. */
+/* tern_einsum against numpy.einsum (fixtures/ops/einsum.bin: the subscripts stand in each record's name), and what it
+   must refuse. */
 #include "fixtures/fixtures.h"
 #include "ops/check_gradient.h"
 #include "support/values.h"
@@ -36,7 +37,8 @@ static void test_against_numpy(void) {
   fixtures_close(&reader);
 }
 
-/* Views stay views: a transpose and a diagonal share the operand's memory, which a later assignment in place would show. */
+/* Views stay views: a transpose and a diagonal share the operand's memory, which a later assignment in place would
+   show. */
 static void test_views(void) {
   TERN_SCOPE;
   tern_tensor *x = tern_reshape(tern_arange(0, 9, 1, TERN_F32), TERN_SHAPE(3, 3));

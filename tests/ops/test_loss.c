@@ -1,4 +1,5 @@
-/* Cross-entropy against PyTorch and Keras's losses against Keras, with their derivatives; reductions, weights, bad operands. */
+/* Cross-entropy against PyTorch and Keras's losses against Keras, with their derivatives; reductions, weights, bad
+   operands. */
 #include "ops/gradients.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Activations and normalisations with first and second derivatives, against PyTorch; views, empty operands, bad ones. */
+/* Activations and normalisations with first and second derivatives, against PyTorch; views, empty operands, bad
+   ones. */
 #include "ops/gradients.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Every primitive in every dtype on TERN_DEVICE, against values that numpy, fractions and mpmath gave (tests/fixtures/make_ops.py).
-   Requests are built by hand, so that a primitive is asked for in just that dtype; TERN_FALLBACK=error makes a device that does
-   not compute one fail. */
+/* Every primitive in every dtype on TERN_DEVICE, against values that numpy, fractions and mpmath gave
+   (tests/fixtures/make_ops.py). Requests are built by hand, so that a primitive is asked for in just that dtype;
+   TERN_FALLBACK=error makes a device that does not compute one fail. */
 #include "dispatch/dispatch.h"
 #include "fixtures/fixtures.h"
 #include "support/test.h"

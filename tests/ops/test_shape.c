@@ -1,4 +1,5 @@
-/* embed, repeat, tile, flip, roll, diag, triu, tril, outer and norm against numpy's results (fixtures/ops/shape.bin, norm.bin). */
+/* embed, repeat, tile, flip, roll, diag, triu, tril, outer and norm against numpy's results (fixtures/ops/shape.bin,
+   norm.bin). */
 #include "fixtures/fixtures.h"
 #include "ops/check_gradient.h"
 #include "support/values.h"

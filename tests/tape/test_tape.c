@@ -1,4 +1,5 @@
-/* The tape: what it records and for how long, nesting, persistence, custom gradients, checkpoints, and what it refuses. */
+/* The tape: what it records and for how long, nesting, persistence, custom gradients, checkpoints, and what it
+   refuses. */
 #include "support/test.h"
 #include <math.h>
 #include <pthread.h>
@@ -38,7 +39,8 @@ static void variables_watch_themselves(void) {
 
 static void unused_variables_and_zeros(void) {
   TERN_SCOPE;
-  tern_tensor *a = tern_variable(tern_f32(TERN_SHAPE(3), 1, 2, 3), NULL), *b = tern_variable(tern_f32(TERN_SHAPE(2), 1, 2), NULL);
+  tern_tensor *a = tern_variable(tern_f32(TERN_SHAPE(3), 1, 2, 3), NULL),
+              *b = tern_variable(tern_f32(TERN_SHAPE(2), 1, 2), NULL);
   tern_tensor *const sources[] = {a, b};
   tern_tensor *g[2];
   tern_tape *tape = tern_tape_begin(&(tern_tape_opts){.persistent = 1});
@@ -46,10 +48,12 @@ static void unused_variables_and_zeros(void) {
   CHECK(!tern_tape_gradient(tape, y, sources, 2, g), "%s", tern_error());
   near("used", at(g[0], 2), 1);
   CHECK(g[1] == TERN_NONE, "an unused variable has a gradient");
-  CHECK(!tern_tape_gradients(tape, &y, NULL, 1, sources, 2, g, &(tern_gradient_opts){.unconnected_zeros = 1}), "%s", tern_error());
+  CHECK(!tern_tape_gradients(tape, &y, NULL, 1, sources, 2, g, &(tern_gradient_opts){.unconnected_zeros = 1}), "%s",
+        tern_error());
   near("zeros", at(g[1], 1), 0);
   tern_tensor *c = tern_ones(TERN_SHAPE(2), TERN_F32);
-  CHECK(!tern_tape_gradients(tape, &c, NULL, 1, sources, 2, g, &(tern_gradient_opts){.unconnected_zeros = 1}), "%s", tern_error());
+  CHECK(!tern_tape_gradients(tape, &c, NULL, 1, sources, 2, g, &(tern_gradient_opts){.unconnected_zeros = 1}), "%s",
+        tern_error());
   near("zeros of an unseen target", at(g[0], 0), 0);
   tern_tape_end(tape);
   tern_release(a);
@@ -198,11 +202,12 @@ static void views(void) {
   tern_tape_watch(tape, x);
   const int order[] = {2, 0, 1};
   const tern_range part[] = {TERN_ALL, TERN_RANGE(2, TERN_OPEN, -2), TERN_RANGE(0, 4, 2)};
-  tern_tensor *a = tern_permute(x, order, 3);                              /* [4, 2, 3] */
-  tern_tensor *b = tern_flatten(tern_slice(x, part, 3));                   /* 2 * 2 * 2 */
-  tern_tensor *c = tern_index(tern_expand_dims(x, 0), 2, -1);              /* [1, 2, 4] */
+  tern_tensor *a = tern_permute(x, order, 3);                 /* [4, 2, 3] */
+  tern_tensor *b = tern_flatten(tern_slice(x, part, 3));      /* 2 * 2 * 2 */
+  tern_tensor *c = tern_index(tern_expand_dims(x, 0), 2, -1); /* [1, 2, 4] */
   tern_tensor *d = tern_expand(tern_squeeze(c, 0), TERN_SHAPE(5, 2, 4));
-  tern_tensor *y = tern_add(tern_sum(tern_mul(a, a), NULL), tern_add(tern_sum(tern_square(b), NULL), tern_sum(d, NULL)));
+  tern_tensor *y =
+      tern_add(tern_sum(tern_mul(a, a), NULL), tern_add(tern_sum(tern_square(b), NULL), tern_sum(d, NULL)));
   CHECK(!tern_tape_gradient(tape, y, &x, 1, g), "%s", tern_error());
   for (int i = 0; i < 24; i++) {
     const int j = i / 4 % 3, k = i % 4;
@@ -235,8 +240,8 @@ static tern_rc cubed(void *self, tern_tensor *const *in, int n_in, tern_tensor *
   out[1] = in[0];
   return tern_error_code();
 }
-static tern_rc tenfold(void *self, tern_tensor *const *in, int n_in, tern_tensor *const *out, tern_tensor *const *dout, int n_out,
-                       tern_tensor **din) {
+static tern_rc tenfold(void *self, tern_tensor *const *in, int n_in, tern_tensor *const *out, tern_tensor *const *dout,
+                       int n_out, tern_tensor **din) {
   (void)in, (void)n_in, (void)out, (void)n_out;
   ++*(int *)self;
   din[0] = tern_mul(dout[0], tern_scalar(10));
@@ -294,14 +299,16 @@ static void checkpoint(void) {
       noisy(&b, &x, 1, &y, 1);
     tern_tensor *more = tern_random_uniform(TERN_SHAPE(4), &(tern_random_opts){.dtype = TERN_F64});
     tern_assign(b.w, tern_zeros(TERN_SHAPE(4), TERN_F64)); /* the backward pass must not see it */
-    CHECK(!tern_tape_gradient(tape, tern_sum(tern_mul(tern_square(y), more), NULL), sources, 2, g[with]), "%s", tern_error());
+    CHECK(!tern_tape_gradient(tape, tern_sum(tern_mul(tern_square(y), more), NULL), sources, 2, g[with]), "%s",
+          tern_error());
     near("the variable is as assigned", at(b.w, 0), 0);
     tern_tensor *norm = tern_sum(tern_square(g[with][0]), NULL);
     CHECK(!tern_tape_gradient(outer, norm, &x, 1, &second[with]), "%s", tern_error());
   }
   /* plain, checkpointed, and again for each of the two orders */
   CHECK(b.runs == 4, "the function ran %d times", b.runs);
-  for (int i = 0; i < 2; i++) CHECK(tern_allclose(g[0][i], g[1][i], 1e-12, 1e-14) == 1, "gradient %d differs under checkpointing", i);
+  for (int i = 0; i < 2; i++)
+    CHECK(tern_allclose(g[0][i], g[1][i], 1e-12, 1e-14) == 1, "gradient %d differs under checkpointing", i);
   CHECK(tern_allclose(second[0], second[1], 1e-12, 1e-14) == 1, "the second derivative differs under checkpointing");
   tern_release(b.w);
   CHECK_NO_ERROR();
@@ -330,7 +337,8 @@ static void steps_leave_nothing(void) {
     tern_assign(w, tern_sub(w, tern_mul(g[0], tern_scalar(0.01))));
   }
   CHECK(!tern_recording(), "an abandoned tape records");
-  CHECK(live() == before, "1000 steps changed the live bytes from %llu to %llu", (unsigned long long)before, (unsigned long long)live());
+  CHECK(live() == before, "1000 steps changed the live bytes from %llu to %llu", (unsigned long long)before,
+        (unsigned long long)live());
   tern_release(w);
   CHECK_NO_ERROR();
 }

@@ -1,5 +1,5 @@
-/* Regions for the tests of the plugin kit: a small builder, the well-known composites written out in primitives, and random
-   regions. A region owns its arguments' memory, so that any implementation can be run on a copy of it. */
+/* Regions for the tests of the plugin kit: a small builder, the well-known composites written out in primitives, and
+   random regions. A region owns its arguments' memory, so that any implementation can be run on a copy of it. */
 #ifndef TERN_TEST_REGIONS_H_
 #define TERN_TEST_REGIONS_H_
 #include <stdbool.h>
@@ -45,7 +45,8 @@ uint32_t rb_cast(region_builder *, uint32_t a, uint32_t dtype);
 uint32_t rb_reduce(region_builder *, uint32_t op, uint32_t a, uint64_t dims);
 uint32_t rb_iota(region_builder *, uint32_t dtype, uint32_t rank, const int64_t *shape, uint32_t dim);
 uint32_t rb_rng(region_builder *, uint32_t rank, const int64_t *shape, uint32_t stream);
-/* Turn a computed TEMP into an OUT: of its own memory, or in place over an argument (with the strides of value `like`, RB_NONE: dense) */
+/* Turn a computed TEMP into an OUT: of its own memory, or in place over an argument (with the strides of value `like`,
+   RB_NONE: dense) */
 void rb_out(region_builder *, uint32_t v);
 void rb_out_alias(region_builder *, uint32_t v, uint32_t arg, uint32_t like);
 

@@ -1,5 +1,5 @@
-/* The loop-nest analysis: regions interpreted through their nests, element by element with rows in a shuffled order, must give the
-   same bits as the reference evaluator. Well-known composites first, then thousands of random regions. */
+/* The loop-nest analysis: regions interpreted through their nests, element by element with rows in a shuffled order,
+   must give the same bits as the reference evaluator. Well-known composites first, then thousands of random regions. */
 #include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
-/* The renderer: kernels run on an OpenCL device through the bare API and compared with the reference evaluator. Every MAP and REDUCE
-   primitive with every dtype, the composites, random regions; in the form for CPU-like and for GPU-like devices. Many regions share one
-   program, since building is what costs. Skipped, with the reason, where there is no OpenCL device. */
+/* The renderer: kernels run on an OpenCL device through the bare API and compared with the reference evaluator. Every
+   MAP and REDUCE primitive with every dtype, the composites, random regions; in the form for CPU-like and for GPU-like
+   devices. Many regions share one program, since building is what costs. Skipped, with the reason, where there is no
+   OpenCL device. */
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
 #include <CUnit/Basic.h>
@@ -76,8 +77,8 @@ static bool close_to(uint32_t dtype, tern_word got, tern_word want, double ulps,
   return fabs(got.f - want.f) <= ulps * ldexp(1, e - mantissa[dtype]) + absolute;
 }
 
-/* FLOORDIV of an infinite operand is numpy.floor_divide's: by the remainder, so 1 / -inf is -1 and inf / 1 NaN. node: what made the
-   value, its operands inputs of the same shape (or else w stands). */
+/* FLOORDIV of an infinite operand is numpy.floor_divide's: by the remainder, so 1 / -inf is -1 and inf / 1 NaN. node:
+   what made the value, its operands inputs of the same shape (or else w stands). */
 static tern_word floor_division(const region_builder *b, const tern_node *node, unsigned char **want, int64_t k,
                                 tern_word w) {
   double x[2];
