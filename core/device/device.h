@@ -26,7 +26,7 @@ typedef struct tern__stats {
   _Atomic uint64_t launches, compiles, fallbacks, splits;
 } tern__stats;
 
-#define TERN__FAST_OPS 160
+#define TERN__FAST_OPS 256
 #define TERN__FAST_PATTERNS 8
 struct tern__kernel_class;
 

@@ -47,7 +47,7 @@ static inline uint32_t put_operand(uint64_t *w, const tern_tensor *t) {
 }
 
 static inline bool same_place(const tern_tensor *a, const tern_tensor *b) {
-  return a->storage == b->storage && a->offset == b->offset && a->storage;
+  return a == b || (a->storage == b->storage && a->offset == b->offset && a->storage);
 }
 
 tern__memo *tern__memo_find(tern__thread *t, const tern__call *c, const tern__device *device, tern_tensor *const *out,

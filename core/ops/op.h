@@ -98,8 +98,11 @@ void tern__result_space(const tern__request *q, tern__result *r, tern_dtype dtyp
 int tern__axis(const char *op, int axis, int rank);
 
 /* random.c: where the process's generator stands. A pass that is repeated seeks to where it began. */
-uint64_t tern__random_position(void);
-void tern__random_seek(uint64_t position);
+typedef struct tern__random_state {
+  uint64_t seed, counter;
+} tern__random_state;
+tern__random_state tern__random_get(void);
+void tern__random_set(tern__random_state state);
 
 /* Lowering of an op that is one node of its primitive, all inputs cast to what the request wants. */
 void tern__lower_prim(tern__builder *b);

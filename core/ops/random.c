@@ -20,16 +20,17 @@ void tern_set_seed(uint64_t seed) {
   pthread_mutex_unlock(&generator.lock);
 }
 
-uint64_t tern__random_position(void) {
+tern__random_state tern__random_get(void) {
   pthread_mutex_lock(&generator.lock);
-  const uint64_t position = generator.counter;
+  const tern__random_state state = {generator.seed, generator.counter};
   pthread_mutex_unlock(&generator.lock);
-  return position;
+  return state;
 }
 
-void tern__random_seek(uint64_t position) {
+void tern__random_set(tern__random_state state) {
   pthread_mutex_lock(&generator.lock);
-  generator.counter = position;
+  generator.seed = state.seed;
+  generator.counter = state.counter;
   pthread_mutex_unlock(&generator.lock);
 }
 

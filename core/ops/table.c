@@ -1,4 +1,5 @@
 /* The op table and the primitive table. */
+#include "device/device.h"
 #include "ops/table.h"
 #include <string.h>
 
@@ -8,6 +9,8 @@ static const tern__op *const ops[] = {
 #include "ops/names.def"
 #undef OP
 };
+
+_Static_assert(TERN__N_END <= TERN__FAST_OPS, "the fast path has a row for each op");
 
 static const tern__prim prims[] = {
 #define PRIM(id, num, inputs, k, types) {#id, num, inputs, TERN_K_##k, TERN_D_##types},

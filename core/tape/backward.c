@@ -22,8 +22,25 @@ typedef struct pass {
 } pass;
 enum { SOURCE = 1, NEEDED = 2 };
 
+/* A header without data, of the form of t; on the stack. */
+static void stand_in(tern_tensor *s, const tern_tensor *t) {
+  *s = *t;
+  atomic_store_explicit(&s->refs, 1u << 30, memory_order_relaxed);
+  s->storage = NULL;
+  s->grad_id = 0;
+  s->flags = t->flags & TERN__CONTIG;
+}
+
+/* A host scalar everywhere, of like's form. */
+static tern_tensor *full_of(const tern_tensor *like, const tern_tensor *scalar) {
+  tern_tensor form;
+  stand_in(&form, like);
+  return tern_full_like(&form, tern__word_double(scalar->imm, (tern_dtype)scalar->dtype));
+}
+
 tern_tensor *tern__fit(tern_tensor *g, const tern_tensor *like) {
   if (!g) return NULL;
+  if (TERN__UNLIKELY(g->flags & TERN__WEAK)) return full_of(like, g);
   const int extra = g->rank - like->rank;
   tern_shape shape = tern_shape_of(like->rank, like->shape);
   bool same = extra == 0, narrow = extra > 0;
@@ -67,10 +84,14 @@ static bool accumulate(pass *p, int32_t value, tern_tensor *g) {
 /* Which values lead to a source: forwards through the tape's part of the record. */
 static void mark_needed(pass *p) {
   const tern__chunk *c = p->r->first_chunk;
-  for (uint32_t i = 0; i < p->n_values; i++)
-    if (p->state[i] & SOURCE) p->state[i] |= NEEDED;
-  for (; c; c = c->next) {
-    for (uint32_t at = 0; at < c->used;) {
+  const tern__entry *start = p->tape->start;
+  uint32_t at = 0;
+  if (start) {
+    while ((const char *)start < c->data || (const char *)start >= c->data + c->capacity) c = c->next;
+    at = (uint32_t)((const char *)start - c->data) + start->bytes;
+  }
+  for (; c; c = c->next, at = 0) {
+    while (at < c->used) {
       tern__entry *e = (tern__entry *)(uintptr_t)(c->data + at);
       at += e->bytes;
       if (!(e->mask & p->tape->bit)) continue;
@@ -83,15 +104,6 @@ static void mark_needed(pass *p) {
     }
     if (c == p->r->chunk) break;
   }
-}
-
-/* A header without data, of the form of t; on the stack. */
-static void stand_in(tern_tensor *s, const tern_tensor *t) {
-  *s = *t;
-  atomic_store_explicit(&s->refs, 1u << 30, memory_order_relaxed);
-  s->storage = NULL;
-  s->grad_id = 0;
-  s->flags = t->flags & TERN__CONTIG;
 }
 
 static bool mismatch(const tern__entry *e, int i, const tern_tensor *g, const tern_tensor *like) {
@@ -201,6 +213,8 @@ static bool seed(pass *p, tern_tensor *target, int32_t value, tern_tensor *given
   tern_tensor *g = given;
   if (given == TERN_NONE) {
     g = tern_ones_like(target);
+  } else if (given->flags & TERN__WEAK && target->rank == 0) {
+    g = full_of(target, given);
   } else if (given->rank != target->rank ||
              memcmp(given->shape, target->shape, (size_t)target->rank * sizeof *target->shape)) {
     char a[200], b[200];
@@ -264,15 +278,16 @@ static bool resolve(pass *p, const ask *a, int32_t *targets, int32_t *sources) {
 }
 
 /* With the tape no longer recording: fills gradients. */
-static bool walk(pass *p, const ask *a, tern_tensor **gradients) {
+static bool walk(pass *p, const ask *a, tern_tensor **gradients, bool *begun) {
   int32_t few[32], *targets = few;
   if (a->n_targets + a->n > 32) targets = tern__calloc((size_t)(a->n_targets + a->n), sizeof *targets);
   if (!targets) return tern__fail(TERN_E_OOM, "tape_gradient: out of host memory"), false;
   int32_t *sources = targets + a->n_targets;
   bool ok = resolve(p, a, targets, sources);
   if (ok) {
+    *begun = true;
     for (int i = 0; i < a->n; i++)
-      if (sources[i] >= 0) p->state[sources[i]] |= SOURCE;
+      if (sources[i] >= 0) p->state[sources[i]] = SOURCE | NEEDED;
     mark_needed(p);
     for (int i = 0; i < a->n_targets && ok; i++)
       if (targets[i] >= 0) ok = seed(p, a->targets[i], targets[i], a->seeds ? a->seeds[i] : TERN_NONE);
@@ -290,6 +305,14 @@ static bool walk(pass *p, const ask *a, tern_tensor **gradients) {
       gradients[i] = a->zeros ? tern_zeros_like(a->sources[i]) : TERN_NONE;
     ok = gradients[i] != NULL;
   }
+  /* what is left belongs to sources and targets, unless the pass was cut short */
+  for (int i = 0; i < a->n_targets + a->n && ok; i++)
+    if (targets[i] >= 0 && p->grad[targets[i]]) {
+      tern__unref(p->grad[targets[i]]);
+      p->grad[targets[i]] = NULL;
+    }
+  for (uint32_t i = 0; i < p->n_values && !ok; i++)
+    if (p->grad[i]) tern__unref(p->grad[i]);
   if (targets != few) free(targets);
   return ok;
 }
@@ -307,13 +330,14 @@ static bool backward(tern_tape *tape, const ask *a, tern_tensor **gradients, boo
   p.state = tern__calloc((size_t)p.n_values + 1, 1);
   bool ok = p.grad && p.state;
   if (!ok) tern__fail(TERN_E_OOM, "tape_gradient: out of host memory");
-  ok = ok && walk(&p, a, gradients);
-  for (uint32_t i = 0; p.grad && i < p.n_values; i++)
-    if (p.grad[i]) tern__unref(p.grad[i]);
+  bool begun = false;
+  tape->walking = true;
+  ok = ok && walk(&p, a, gradients, &begun);
+  tape->walking = false;
   free(p.grad);
   free(p.state);
   for (int i = 0; i < a->n && !ok; i++) gradients[i] = NULL;
-  if (keep)
+  if (keep || !begun) /* a wrong argument leaves the tape as it was */
     r->active |= was_active;
   else
     tern__tape_finish(r, tape);
@@ -336,12 +360,18 @@ tern_rc tern_tape_gradients(tern_tape *tape, tern_tensor *const *targets, tern_t
   if (!arguments(&a, gradients)) return TERN_E_ARG;
   for (int i = 0; i < n; i++) gradients[i] = NULL;
   if (!tern__tape_usable(tape, "tape_gradient")) return tern__recorded();
-  return backward(tape, &a, gradients, tape->persistent) ? TERN_OK : tern__recorded();
+  if (backward(tape, &a, gradients, tape->persistent)) return TERN_OK;
+  return tern__recorded() ? tern__recorded() : TERN_E_INTERNAL;
 }
 
 tern_rc tern_tape_gradient(tern_tape *tape, tern_tensor *target, tern_tensor *const *sources, int n,
                            tern_tensor **gradients) {
   return tern_tape_gradients(tape, &target, NULL, 1, sources, n, gradients, NULL);
+}
+
+/* Of a shape without elements. */
+static tern_tensor *none_on(tern__device *device, tern_shape shape, uint8_t dtype) {
+  return tern__push(tern__new(device, (tern_dtype)dtype, shape.rank, shape.dim, "tape_jacobian"));
 }
 
 /* Row i: the gradient of element i of target. */
@@ -375,7 +405,7 @@ static tern_tensor *jacobian(tern_tape *tape, tern_tensor *target, tern_tensor *
   if (ok && unconnected)
     all = TERN_NONE;
   else if (ok)
-    all = n ? tern_reshape(tern_stack(rows, (int)n, 0), shape) : tern_empty(shape, (tern_dtype)source->dtype);
+    all = n ? tern_reshape(tern_stack(rows, (int)n, 0), shape) : none_on(source->device, shape, source->dtype);
   free(rows);
   return all;
 }

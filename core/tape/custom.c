@@ -16,7 +16,7 @@ typedef struct closure {
   void *self;
   void (*release)(void *self);
   int n_given; /* operands of the call; the rest are variables that body reads */
-  uint64_t random;
+  tern__random_state random;
   tern_tensor **variables; /* owned references */
   int n_variables;
 } closure;
@@ -49,6 +49,9 @@ static tern_tensor *alias_of(tern_tensor *x, uint64_t id) {
 static void custom_rule(closure *c, const tern__grad *g, tern_tensor **din) {
   const tern_rc rc = c->gradient(c->self, g->in, g->n_in, g->out, g->dout, g->n_out, din);
   for (int i = 0; i < g->n_in; i++) {
+    if (!rc && !din[i] && tern__tls->error_state == TERN__ERROR_NONE)
+      tern__fail(TERN_E_ARG, "the custom gradient function left the gradient of operand %d NULL; TERN_NONE means none",
+                 i + 1);
     if (rc) {
       tern__fail(rc, "the custom gradient function returned %s", tern_rc_name(rc));
       din[i] = NULL;
@@ -79,39 +82,71 @@ static void swap_values(closure *c, tern_tensor *const *then) {
   }
 }
 
-static void checkpoint_rule(closure *c, const tern__grad *g, tern_tensor **din) {
-  tern_tensor *in[MAX_TENSORS], *out[MAX_TENSORS], *seeds[MAX_TENSORS], *then[MAX_VARIABLES];
-  tern_tensor **sources = tern__calloc((size_t)g->n_in * 2 + 1, sizeof *sources),
-              **found = sources ? sources + g->n_in : NULL;
-  int n_sources = 0, n_targets = 0, where[MAX_TENSORS + MAX_VARIABLES];
-  if (!sources) {
-    tern__fail(TERN_E_OOM, "checkpoint: out of host memory");
-    for (int i = 0; i < g->n_in; i++) din[i] = NULL;
-    return;
-  }
-  const uint64_t position = tern__random_position();
-  bool ok = true;
-  for (int i = 0; i < c->n_variables && ok; i++)
-    ok = (then[i] = tern__push(alias_of(g->in[c->n_given + i], 0))) != NULL;
-  tern_tape *tape = ok ? tern_tape_begin(&(tern_tape_opts){.watch_nothing = 1}) : NULL;
-  ok = tape != NULL;
-  for (int i = 0; i < g->n_in && ok; i++) {
+/* What of the recorder a second pass must not meet: TERN_NO_GRADIENT round the gradient, and a collecting call. */
+typedef struct outside {
+  uint32_t paused, active;
+  struct tern__collector *collector;
+} outside;
+
+static outside leave(tern__thread *t) {
+  tern__recorder *r = t->recorder;
+  const outside before = {r->paused, r->paused ? r->active : 0, r->collector};
+  r->active &= ~before.active; /* what was paused records neither this */
+  r->paused = 0;
+  r->collector = NULL;
+  tern__hook_update(t);
+  return before;
+}
+
+static void come_back(tern__thread *t, outside before) {
+  tern__recorder *r = t->recorder;
+  r->active |= before.active & r->open;
+  r->paused = before.paused;
+  r->collector = before.collector;
+  tern__hook_update(t);
+}
+
+/* Watches the operands whose gradients are asked for, each value once though it may stand in several places. Returns how
+   many; -1 after an error. */
+static int watch_operands(const closure *c, const tern__grad *g, tern_tape *tape, tern_tensor **sources, int *where) {
+  tern__recorder *r = tern__tls->recorder;
+  int n = 0;
+  for (int i = 0; i < g->n_in; i++) {
     tern_tensor *x = i < c->n_given ? g->in[i] : c->variables[i - c->n_given];
-    if (i < c->n_given) in[i] = x;
-    if (!(g->wanted >> (i < 31 ? i : 31) & 1) && i < 31) continue;
+    if (i < 32 && !(g->wanted >> i & 1)) continue;
     if (x == TERN_NONE || !tern__is_float((tern_dtype)x->dtype) || x->flags & TERN__WEAK) continue;
-    ok = !tern_tape_watch(tape, x);
-    where[n_sources] = i;
-    sources[n_sources++] = x;
+    if (tern_tape_watch(tape, x)) return -1;
+    int k = 0;
+    while (k < n && tern__value_of(r, sources[k]) != tern__value_of(r, x)) k++;
+    if (k < n) continue;
+    where[n] = i;
+    sources[n++] = x;
   }
-  if (ok) {
-    swap_values(c, then);
-    tern__random_seek(c->random);
-    ok = !c->body(c->self, in, c->n_given, out, g->n_out);
-    tern__random_seek(position);
-    swap_values(c, then);
-    if (!ok) tern__fail(TERN_E_ARG, "checkpoint: the function failed when it ran again for the gradient");
-  }
+  return n;
+}
+
+static bool run_again(closure *c, const tern__grad *g, tern_tensor **then, tern_tensor **out) {
+  tern_tensor *in[MAX_TENSORS];
+  const tern__random_state now = tern__random_get();
+  for (int i = 0; i < c->n_given; i++) in[i] = g->in[i];
+  swap_values(c, then);
+  tern__random_set(c->random);
+  const tern_rc rc = c->body(c->self, in, c->n_given, out, g->n_out);
+  tern__random_set(now);
+  swap_values(c, then);
+  if (rc) tern__fail(rc, "checkpoint: the function failed when it ran again for the gradient");
+  return !rc;
+}
+
+static bool checkpoint_gradients(closure *c, const tern__grad *g, tern_tensor **din, tern_tensor **sources,
+                                 tern_tensor **found) {
+  tern_tensor *out[MAX_TENSORS], *seeds[MAX_TENSORS], *then[MAX_VARIABLES];
+  int where[MAX_TENSORS + MAX_VARIABLES], n_targets = 0;
+  for (int i = 0; i < c->n_variables; i++)
+    if (!(then[i] = tern__push(alias_of(g->in[c->n_given + i], 0)))) return false;
+  tern_tape *tape = tern_tape_begin(&(tern_tape_opts){.watch_nothing = 1});
+  const int n_sources = tape ? watch_operands(c, g, tape, sources, where) : -1;
+  bool ok = n_sources >= 0 && run_again(c, g, then, out);
   for (int o = 0; o < g->n_out && ok; o++) {
     if (g->dout[o] == TERN_NONE) continue;
     out[n_targets] = out[o];
@@ -119,10 +154,18 @@ static void checkpoint_rule(closure *c, const tern__grad *g, tern_tensor **din) 
   }
   ok = ok && !tern_tape_gradients(tape, out, seeds, n_targets, sources, n_sources, found,
                                   &(tern_gradient_opts){.unconnected_zeros = 1});
-  for (int i = 0; i < n_sources; i++) din[where[i]] = ok ? found[i] : NULL;
-  if (!ok)
-    for (int i = 0; i < g->n_in; i++) din[i] = NULL;
+  for (int i = 0; i < n_sources && ok; i++) din[where[i]] = found[i];
   tern_tape_end(tape);
+  return ok;
+}
+
+static void checkpoint_rule(closure *c, const tern__grad *g, tern_tensor **din) {
+  tern_tensor **sources = tern__calloc((size_t)g->n_in * 2 + 1, sizeof *sources);
+  if (!sources) tern__fail(TERN_E_OOM, "checkpoint: out of host memory");
+  const outside before = leave(tern__tls);
+  const bool ok = sources && checkpoint_gradients(c, g, din, sources, sources + g->n_in);
+  come_back(tern__tls, before);
+  for (int i = 0; i < g->n_in && !ok; i++) din[i] = NULL;
   free(sources);
 }
 
@@ -159,7 +202,7 @@ static bool run_body(const char *what, tern__thread *t, closure *c, struct tern_
   tern_scope_mark mark = tern_scope_begin();
   for (int o = 0; o < n_out; o++) out[o] = NULL;
   if (r) {
-    r->collector = collector;
+    if (collector) r->collector = collector; /* else an outer one goes on */
     if (!collector) r->paused++;
     tern__hook_update(t);
   }
@@ -193,7 +236,7 @@ static bool run_body(const char *what, tern__thread *t, closure *c, struct tern_
 static tern_rc record(tern__thread *t, closure *c, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
   const tern_word attr = {.u = (uintptr_t)c};
   tern__recorder *r = t->recorder;
-  if (!(t->hooks & TERN__HOOK_TAPE) || r->collector) return TERN_OK;
+  if (!(t->hooks & TERN__HOOK_TAPE)) return TERN_OK;
   const tern__entry *before = r->last;
   if (!tern__record_op(t, &tern__op_custom, in, n_in, &attr, 1, out, n_out)) return tern__recorded();
   if (r->last != before) tern__refs_up(&c->refs); /* the entry's */
@@ -215,6 +258,7 @@ tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_body gradien
                              void (*release)(void *self), tern_tensor *const *in, int n_in, tern_tensor **out,
                              int n_out) {
   tern__thread *t = tern__thread_get();
+  tern_tensor *held[MAX_TENSORS]; /* out may be the same array */
   closure *c = t && arguments("custom_gradient", body && gradient, in, n_in, out, n_out)
                    ? new_closure(body, gradient, self, release, n_in)
                    : NULL;
@@ -222,7 +266,9 @@ tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_body gradien
     if (release) release(self);
     return tern__recorded();
   }
-  const bool ok = run_body("custom_gradient", t, c, NULL, in, n_in, out, n_out) && !record(t, c, in, n_in, out, n_out);
+  for (int i = 0; i < n_in; i++) held[i] = in[i];
+  const bool ok =
+      run_body("custom_gradient", t, c, NULL, held, n_in, out, n_out) && !record(t, c, held, n_in, out, n_out);
   tern__closure_release((tern_word){.u = (uintptr_t)c});
   return ok ? TERN_OK : tern__recorded();
 }
@@ -230,6 +276,7 @@ tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_body gradien
 tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release)(void *self), tern_tensor *const *in,
                              int n_in, tern_tensor **out, int n_out) {
   tern__thread *t = tern__thread_get();
+  tern_tensor *held[MAX_TENSORS]; /* out may be the same array */
   closure *c = t && arguments("checkpoint_call", body != NULL, in, n_in, out, n_out)
                    ? new_closure(body, NULL, self, release, n_in)
                    : NULL;
@@ -238,8 +285,9 @@ tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release
     return tern__recorded();
   }
   struct tern__collector collector = {0};
-  c->random = tern__random_position();
-  bool ok = run_body("checkpoint_call", t, c, t->recorder ? &collector : NULL, in, n_in, out, n_out);
+  c->random = tern__random_get();
+  for (int i = 0; i < n_in; i++) held[i] = in[i];
+  bool ok = run_body("checkpoint_call", t, c, t->recorder ? &collector : NULL, held, n_in, out, n_out);
   if (ok && (collector.failed || collector.n > MAX_VARIABLES)) {
     tern__fail(collector.failed ? TERN_E_OOM : TERN_E_UNSUPPORTED,
                "checkpoint_call: the function reads %d variables; at most %d are possible", collector.n, MAX_VARIABLES);
@@ -252,13 +300,9 @@ tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release
   }
   if (ok) {
     int n = 0;
-    for (; n < n_in; n++) all[n] = in[n];
-    for (int i = 0; i < collector.n; i++) {
-      bool given = false;
-      for (int k = 0; k < n_in; k++) given |= in[k] == collector.variables[i];
-      if (given) continue;
+    for (; n < n_in; n++) all[n] = held[n];
+    for (int i = 0; i < collector.n; i++) /* one that is an operand too must still be given its value of then */
       all[n++] = collector.variables[i];
-    }
     c->n_variables = n - n_in;
     c->variables = tern__calloc((size_t)c->n_variables + 1, sizeof *c->variables);
     for (int i = 0; i < c->n_variables && c->variables; i++) c->variables[i] = tern__ref(all[n_in + i]);

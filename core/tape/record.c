@@ -28,7 +28,7 @@ tern__recorder *tern__recorder_of(tern__thread *t) {
 
 void tern__hook_update(tern__thread *t) {
   const tern__recorder *r = t->recorder;
-  if (r && !r->paused && (r->active || r->collector))
+  if (r && (r->collector || (!r->paused && r->active)))
     t->hooks |= TERN__HOOK_TAPE;
   else
     t->hooks &= ~(uint32_t)TERN__HOOK_TAPE;
@@ -377,18 +377,26 @@ static void trim(tern__recorder *r) {
   bool any = false;
   uint32_t n_values = r->n_values;
   while (r->last && !r->last->mask) {
-    if (r->last->first_out >= 0 && (uint32_t)r->last->first_out < n_values) n_values = (uint32_t)r->last->first_out;
+    if ((uint32_t)r->last->first_out < n_values) n_values = (uint32_t)r->last->first_out;
+    for (tern_tape *tape = r->tapes; tape; tape = tape->outer) /* tapes may end in any order */
+      if (tape->start == r->last) tape->start = r->last->prev;
     r->last = r->last->prev;
     any = true;
   }
   if (!any) return;
   /* watched tensors may have values behind those of the dropped entries: then the numbers stay taken */
-  for (uint32_t i = n_values; i < r->n_values; i++)
-    if (r->values[i].watched & r->open) return;
   for (uint32_t i = 0; i < r->watched_capacity; i++)
-    if (r->watched[i].tensor && (uint32_t)r->watched[i].value >= n_values) return;
-  r->n_values = n_values;
-  new_stamp(r);
+    if (r->watched[i].tensor && (uint32_t)r->watched[i].value >= n_values) n_values = (uint32_t)r->watched[i].value + 1;
+  if (r->last) { /* nor are those of an entry that stays */
+    const uint32_t end = (uint32_t)r->last->first_out + r->last->n_out;
+    if (n_values < end) n_values = end;
+  }
+  if (n_values < r->n_values) {
+    r->n_values = n_values;
+    for (tern_tape *tape = r->tapes; tape; tape = tape->outer)
+      if (tape->first_value > n_values) tape->first_value = n_values;
+    new_stamp(r);
+  }
   tern__chunk *c = r->first_chunk;
   if (r->last)
     while (!in_chunk(c, r->last)) c = c->next;
@@ -401,6 +409,25 @@ static void clear_value(tern__value *v, uint32_t bit) {
   v->watched &= ~bit;
 }
 
+/* Let go of the tensors that no tape watches any more. The table keeps its size; without memory for another it stays. */
+static void forget_watched(tern__recorder *r) {
+  uint32_t gone = 0;
+  for (uint32_t i = 0; i < r->watched_capacity; i++)
+    gone += r->watched[i].tensor && !r->values[r->watched[i].value].watched;
+  struct tern__watched *before = r->watched, *table = gone ? tern__calloc(r->watched_capacity, sizeof *table) : NULL;
+  if (!table) return;
+  r->watched = table;
+  for (uint32_t i = 0; i < r->watched_capacity; i++) {
+    if (!before[i].tensor) continue;
+    if (r->values[before[i].value].watched)
+      r->watched[slot_of(r, before[i].tensor)] = before[i];
+    else
+      tern__unref(before[i].tensor);
+  }
+  r->n_watched -= gone;
+  free(before);
+}
+
 void tern__forget(tern__recorder *r, uint32_t bit, tern__entry *start, uint32_t first_value) {
   for (tern__entry *e = r->last; e && e != start; e = e->prev) {
     if (!(e->mask & bit)) continue;
@@ -410,6 +437,7 @@ void tern__forget(tern__recorder *r, uint32_t bit, tern__entry *start, uint32_t 
   for (uint32_t i = first_value; i < r->n_values; i++) clear_value(&r->values[i], bit);
   for (uint32_t i = 0; i < r->watched_capacity; i++)
     if (r->watched[i].tensor) clear_value(&r->values[r->watched[i].value], bit);
+  forget_watched(r);
   trim(r);
 }
 

@@ -122,6 +122,11 @@ tern_tape *tern__tape_usable(tern_tape *tape, const char *what) {
                what);
     return NULL;
   }
+  if (tape->walking) {
+    tern__fail(TERN_E_ARG, "%s: a gradient of this tape is being taken; use another tape inside of a gradient function",
+               what);
+    return NULL;
+  }
   if (!t || tape->recorder != t->recorder) {
     tern__fail(TERN_E_ARG, "%s: the tape was begun on another thread; use it there", what);
     return NULL;

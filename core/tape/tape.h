@@ -40,6 +40,7 @@ struct tern_tape {
   uint32_t first_value;            /* how many values there were then */
   uint32_t bit, depth;
   bool persistent, automatic;
+  bool walking; /* its gradient is being taken */
 };
 
 typedef struct tern__recorder {

@@ -250,7 +250,33 @@ static void test_hooked(void) {
   CHECK(a && b && !strncmp(a, b, 23), "fast %s against general %s", plain, hooked);
 }
 
-static const test_case cases[] = {{"fast and general path", test_paths}, {"matrices", test_matrices},
-                                  {"odd ones between", test_odd_ones},   {"new sizes compile nothing", test_sizes},
-                                  {"few classes", test_classes},         {"with a hook on", test_hooked}};
+/* Calls whose operands have the same form, but are the same tensor in one and two in the other. */
+static void test_same_operand(void) {
+  TERN_SCOPE;
+  const float expected[] = {1, 3};
+  float got[2];
+  tern_tensor *c = tern_bool(TERN_SHAPE(2), 1, 0), *s = tern_scalar(7), *x = tern_f32(TERN_SHAPE(2), 1, 3);
+  for (int i = 0; i < 3; i++) {
+    tern_where(c, s, s);
+    tern_tensor *y = tern_where(c, tern_scalar(1), tern_scalar(3));
+    CHECK(!tern_to_host(y, got, sizeof got) && !memcmp(got, expected, sizeof got), "two host scalars: %g %g", got[0],
+          got[1]);
+    tern_where(c, x, x);
+    y = tern_where(c, x, tern_mul(x, tern_scalar(1)));
+    CHECK(!tern_to_host(y, got, sizeof got) && !memcmp(got, expected, sizeof got), "two tensors: %g %g", got[0],
+          got[1]);
+    tern_tensor *row = tern_reshape(x, TERN_SHAPE(1, 2)), *other = tern_f32(TERN_SHAPE(1, 2), 10, 20);
+    tern_matmul(row, tern_transpose(row));
+    CHECK(tern_item(tern_matmul(row, tern_transpose(other))) == 70, "a product of two, after one with itself");
+  }
+  CHECK_NO_ERROR();
+}
+
+static const test_case cases[] = {{"one operand or two", test_same_operand},
+                                  {"fast and general path", test_paths},
+                                  {"matrices", test_matrices},
+                                  {"odd ones between", test_odd_ones},
+                                  {"new sizes compile nothing", test_sizes},
+                                  {"few classes", test_classes},
+                                  {"with a hook on", test_hooked}};
 TEST_MAIN_CHILD("fast path and kernel classes", cases, child)

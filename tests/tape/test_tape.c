@@ -314,6 +314,112 @@ static void checkpoint(void) {
   CHECK_NO_ERROR();
 }
 
+/* Tapes that end in another order than they began. */
+static void any_order(void) {
+  TERN_SCOPE;
+  tern_tensor *x = tern_f32(TERN_SHAPE(), 3), *z = tern_f32(TERN_SHAPE(), 5), *g[1];
+  for (int how = 0; how < 3; how++) { /* the outer one ends, is reset, gives its gradient */
+    TERN_SCOPE;
+    tern_tape *outer = tern_tape_begin(NULL);
+    tern_tape_watch(outer, x);
+    tern_tensor *y = tern_mul(x, x);
+    tern_tape *inner = tern_tape_begin(NULL);
+    if (how == 0)
+      tern_tape_end(outer);
+    else if (how == 1)
+      CHECK(!tern_tape_reset(outer), "%s", tern_error());
+    else
+      CHECK(!tern_tape_gradient(outer, y, &x, 1, g), "%s", tern_error());
+    tern_tape_watch(inner, z);
+    tern_tensor *w = tern_mul(z, z);
+    CHECK(!tern_tape_gradient(inner, w, &z, 1, g), "%s", tern_error());
+    near("the inner tape of one that ended", item(g[0]), 10);
+  }
+  CHECK_NO_ERROR();
+}
+
+/* Wrong arguments leave a tape as it was. */
+static void wrong_argument(void) {
+  TERN_SCOPE;
+  tern_tensor *x = tern_f64(TERN_SHAPE(), 3), *other = tern_f64(TERN_SHAPE(), 1), *g[1];
+  tern_tape *tape = tern_tape_begin(NULL);
+  tern_tape_watch(tape, x);
+  tern_tensor *y = tern_mul(x, x), *seed = tern_scalar(0.1);
+  CHECK(tern_tape_gradient(tape, y, &other, 1, g) == TERN_E_ARG, "a source that was not watched");
+  CHECK_ERROR(TERN_E_ARG, "not watched");
+  CHECK(!tern_tape_gradients(tape, &y, &seed, 1, &x, 1, g, NULL), "%s", tern_error());
+  CHECK(fabs(item(g[0]) - 0.6) < 1e-15, "a host scalar as seed lost digits: %.17g", item(g[0]));
+  CHECK_NO_ERROR();
+}
+
+static tern_rc leaves_null(void *self, tern_tensor *const *in, int n_in, tern_tensor *const *out,
+                           tern_tensor *const *dout, int n_out, tern_tensor **din) {
+  (void)in, (void)n_in, (void)out, (void)dout, (void)n_out;
+  tern_tape **walked = self;
+  din[0] = NULL;
+  if (walked && *walked) tern_tape_end(*walked); /* refused: it is being walked */
+  return TERN_OK;
+}
+
+static void bad_custom(void) {
+  TERN_SCOPE;
+  tern_tensor *x = tern_f32(TERN_SHAPE(2), 1, 2), *y[2], *g[1];
+  for (int with = 0; with < 2; with++) {
+    tern_tape *tape = tern_tape_begin(NULL);
+    tern_tape_watch(tape, x);
+    CHECK(!tern_custom_gradient(cubed, leaves_null, with ? &tape : NULL, NULL, &x, 1, y, 2), "%s", tern_error());
+    CHECK(tern_tape_gradient(tape, y[0], &x, 1, g) != TERN_OK && !g[0], "a rule that fails");
+    CHECK_ERROR(TERN_E_ARG, with ? "is being taken" : "NULL");
+  }
+  CHECK_NO_ERROR();
+}
+
+static tern_rc product(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  (void)n_out;
+  out[0] = n_in > 1 ? tern_mul(in[0], in[1]) : in[0];
+  if (self) out[0] = tern_mul(out[0], self);
+  return tern_error_code();
+}
+static tern_rc nested_product(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  TERN_NO_GRADIENT; /* what is read here counts all the same when the function runs again */
+  return tern_checkpoint_call(product, self, NULL, in, n_in, out, n_out);
+}
+static tern_rc nested_recorded(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  return tern_checkpoint_call(product, self, NULL, in, n_in, out, n_out);
+}
+
+static void checkpoint_operands(void) {
+  TERN_SCOPE;
+  tern_tensor *x = tern_f32(TERN_SHAPE(), 3), *v = tern_variable(tern_f32(TERN_SHAPE(), 4), NULL), *y, *g[2];
+  tern_tensor *const twice[] = {x, x}, *const sources[] = {x, v};
+  tern_tape *tape = tern_tape_begin(NULL);
+  tern_tape_watch(tape, x);
+  CHECK(!tern_checkpoint_call(product, NULL, NULL, twice, 2, &y, 1), "%s", tern_error());
+  CHECK(!tern_tape_gradient(tape, y, &x, 1, g), "%s", tern_error());
+  near("one operand twice", item(g[0]), 6);
+  tape = tern_tape_begin(NULL);
+  tern_tape_watch(tape, x);
+  CHECK(!tern_checkpoint_call(nested_recorded, v, NULL, &x, 1, &y, 1), "%s", tern_error());
+  tern_assign(v, tern_f32(TERN_SHAPE(), 50));
+  {
+    TERN_NO_GRADIENT;
+    CHECK(!tern_tape_gradient(tape, y, sources, 2, g), "%s", tern_error());
+  }
+  near("nested, by the operand, the variable as it was", item(g[0]), 4);
+  near("nested, by the variable", item(g[1]), 3);
+  tern_assign(v, tern_f32(TERN_SHAPE(), 4));
+  tape = tern_tape_begin(NULL);
+  CHECK(!tern_checkpoint_call(product, v, NULL, &v, 1, &y, 1), "%s", tern_error());
+  tern_assign(v, tern_f32(TERN_SHAPE(), 50));
+  CHECK(!tern_tape_gradient(tape, y, &v, 1, g), "%s", tern_error());
+  near("a variable as operand and read", item(g[0]), 8);
+  y = x; /* results into the array of the operands */
+  CHECK(!tern_checkpoint_call(nested_product, v, NULL, &y, 1, &y, 1), "%s", tern_error());
+  near("in place", item(y), 150);
+  tern_release(v);
+  CHECK_NO_ERROR();
+}
+
 /* ---- memory, scopes, threads ---- */
 
 static uint64_t live(void) {
@@ -401,6 +507,10 @@ static const test_case cases[] = {{"variables watch themselves", variables_watch
                                   {"jacobian", jacobian},
                                   {"custom", custom},
                                   {"checkpoint", checkpoint},
+                                  {"any order", any_order},
+                                  {"wrong argument", wrong_argument},
+                                  {"bad custom", bad_custom},
+                                  {"checkpoint operands", checkpoint_operands},
                                   {"steps leave nothing", steps_leave_nothing},
                                   {"threads", threads},
                                   {"many tapes", many_tapes}};
