@@ -270,7 +270,7 @@ static bool forward_axis(const setting *s, int d) {
 /* The input of a convolution whose output is `in` long: SAME in * stride, else (in - 1) * stride + reach - padding +
    output_padding */
 static bool transposed_axis(const setting *s, int d) {
-  int64_t stride, dilation, far, out;
+  int64_t stride, dilation, far, out = 0;
   tern_padding pad;
   if (!read_axis(s, d, &stride, &dilation, &pad)) return false;
   const int64_t more = s->opts ? s->opts->output_padding[d] : 0;

@@ -142,8 +142,8 @@ static bool compare_output(const runner *run, const problem *p, int i, bool scal
       put(t, "\n");
       put_inputs(t, run, p, index);
     }
-    memcpy(run->want + o->at + (uint64_t)(at * (int64_t)item), run->got + o->at + (uint64_t)(at * (int64_t)item),
-           item); /* seen */
+    const int64_t byte = (int64_t)o->at + at * (int64_t)item;
+    memcpy(run->want + byte, run->got + byte, item); /* seen */
   }
   if (wrong) put(t, "  %lld of %lld elements differ\n", (long long)wrong, (long long)count);
   return wrong == 0;
