@@ -35,6 +35,14 @@ typedef struct tern__grad {
 enum { TERN__KEEP_A = 1, TERN__KEEP_B = 2, TERN__KEEP_C = 4, TERN__KEEP_OUT = 1 << 16 };
 #define TERN__KEEP_IN(i) (1u << (i))
 
+/* What tern-info calls an op with, to find out what a device does with it: x and y are ones, [2, 3], of dtype d (one of
+   the op's dtypes) on the device that is asked. */
+typedef struct tern__sample {
+  const struct tern__op *op;
+  tern_dtype d;
+  tern_tensor *x, *y;
+} tern__sample;
+
 typedef struct tern__op {
   const char *name;         /* as in tern_NAME */
   const char *family;       /* the file: "map", "reduce", ... */
@@ -59,6 +67,9 @@ typedef struct tern__op {
      this op. */
   void (*grad)(const tern__grad *g, tern_tensor **din);
   uint32_t keeps; /* what the rule reads the data of: bit i input i, bit 16 + o output o */
+  /* One small call of the op in dtype d on x's device, on whatever of x and y it takes; NULL with the error set. Called
+     twice, and only what the second call does counts. Every op has one (the entries of single nodes do not). */
+  tern_tensor *(*sample)(const tern__sample *s);
 } tern__op;
 
 /* table.c: op number i, NULL past the last. Numbers begin at 1. */
@@ -92,6 +103,9 @@ void tern__operand_of(tern__request *q, int i, tern_tensor *t, tern_dtype param_
 void tern__operand_param(tern__request *q, int i, tern_dtype dtype, tern_word value);
 /* Output o covers the whole space (dims not in `ones`, a bit mask, which it has as 1), row-major. */
 void tern__operand_out(tern__request *q, int o, tern_dtype dtype, uint32_t ones);
+/* An optional tensor of an options struct: TERN_NONE when it is left out (NULL), but NULL while an error is pending,
+   since then it may be what failed. */
+tern_tensor *tern__optional(tern_tensor *t);
 /* Fill the result from the space. */
 void tern__result_space(const tern__request *q, tern__result *r, tern_dtype dtype);
 /* axis in 0 .. rank-1 from a possibly negative one; -1 with an error. */
@@ -103,6 +117,10 @@ typedef struct tern__random_state {
 } tern__random_state;
 tern__random_state tern__random_get(void);
 void tern__random_set(tern__random_state state);
+
+/* Samples of the ops that have no attributes: the op of x, and of x and y. */
+tern_tensor *tern__sample_x(const tern__sample *s);
+tern_tensor *tern__sample_xy(const tern__sample *s);
 
 /* Lowering of an op that is one node of its primitive, all inputs cast to what the request wants. */
 void tern__lower_prim(tern__builder *b);

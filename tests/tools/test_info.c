@@ -1,4 +1,5 @@
 /* tern-info: every form of its output, against what the public API says. */
+#include "ops/op.h"
 #include <CUnit/Basic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -64,6 +65,21 @@ static void test_ops(void) {
   CU_ASSERT_TRUE(said("exp                  host") && said("native (float32)"));
 }
 
+/* What --ops calls: every op of the table says how, in each dtype that it takes. */
+static void test_samples(void) {
+  const tern__op *op;
+  for (int i = 1; (op = tern__op_at(i)); i++) {
+    CU_ASSERT_PTR_NOT_NULL(op->sample);
+    if (!op->sample) printf("\n    %s has no sample\n", op->name);
+    for (int d = TERN_NO_DTYPE + 1; d < TERN_DTYPE_END && op->sample; d++) {
+      const int how = tern_op_support(op->name, "cpu", (tern_dtype)d);
+      CU_ASSERT_EQUAL(how > 0, op->dtypes >> d & 1);
+      if (how < 0) printf("\n    %s, %s: %s\n", op->name, tern_dtype_name((tern_dtype)d), tern_error());
+      tern_error_clear();
+    }
+  }
+}
+
 static void test_markdown(void) {
   tern_op_info op;
   int ops = 0, rows = 0;
@@ -107,6 +123,7 @@ int main(void) {
   CU_add_test(suite, "plugins and devices", test_lists);
   CU_add_test(suite, "variables", test_environment);
   CU_add_test(suite, "ops", test_ops);
+  CU_add_test(suite, "samples", test_samples);
   CU_add_test(suite, "docs/ops.md", test_markdown);
   CU_add_test(suite, "JSON", test_json);
   CU_basic_set_mode(CU_BRM_VERBOSE);
