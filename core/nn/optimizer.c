@@ -24,6 +24,7 @@ struct tern_optimizer {
   double learning_rate, weight_decay, limit, initial; /* initial: what slots begin with */
   double hyper[TERN__MAX_HYPER];
   const char *slot_name[TERN__MAX_SLOTS];
+  char *name; /* what the names of its state begin with */
   tern_schedule schedule;
   tern_tensor *steps; /* a variable, rank-0 int64 in host memory: whoever assigns to it sets the count */
   record *records;
@@ -55,14 +56,22 @@ static tern_rc set_steps(tern_tensor *steps, int64_t count) {
   return TERN_OK;
 }
 
-static tern_tensor *make_steps(void) {
+static tern_tensor *make_steps(const char *name) {
   tern__thread *t = tern__thread_get();
   tern__device *host = t ? tern__device_host() : NULL, *before = t ? t->device : NULL;
   if (!host) return NULL;
+  const size_t size = strlen(name) + sizeof "/steps";
+  char *full = tern__calloc(1, size);
+  if (!full) {
+    tern__fail(TERN_E_OOM, "%s: out of host memory", name);
+    return NULL;
+  }
+  snprintf(full, size, "%s/steps", name);
   tern_scope_mark mark = tern_scope_begin();
   t->device = host;
   tern_tensor *zero = tern_zeros((tern_shape){0, {0}}, TERN_I64);
-  tern_tensor *steps = zero ? tern_variable(zero, &(tern_variable_opts){.name = "steps", .frozen = 1}) : NULL;
+  tern_tensor *steps = zero ? tern_variable(zero, &(tern_variable_opts){.name = full, .frozen = 1}) : NULL;
+  free(full);
   t->device = before;
   tern_scope_end(&mark);
   return steps;
@@ -121,8 +130,11 @@ tern_optimizer *tern__optimizer_new(const tern__rule *rule, const tern__optimize
   for (int i = 0; i < TERN__MAX_SLOTS; i++)
     if (rule->slot[i].name && (rule->slot[i].needs & bits) == rule->slot[i].needs)
       o->slot_name[o->n_slots++] = rule->slot[i].name;
-  o->steps = make_steps();
+  o->name = tern__strdup(opts->name && *opts->name ? opts->name : rule->name);
+  if (!o->name) tern__fail(TERN_E_OOM, "%s: out of host memory", rule->name);
+  o->steps = o->name ? make_steps(o->name) : NULL;
   if (o->steps) return o;
+  free(o->name);
   free(o);
   return NULL;
 }
@@ -137,6 +149,7 @@ void tern_optimizer_release(tern_optimizer *o) {
   if (!o) return;
   for (int i = 0; i < o->n; i++) end_record(&o->records[i]);
   free(o->records);
+  free(o->name);
   tern__unref(o->steps);
   free(o);
 }
@@ -162,13 +175,13 @@ static const char *name_of(const tern_tensor *v, int i, char *buffer, size_t siz
 static tern_tensor *make_slot(const tern_optimizer *o, tern_tensor *v, int k) {
   char number[32];
   const char *name = name_of(v, o->n, number, sizeof number);
-  const size_t size = strlen(name) + strlen(o->slot_name[k]) + 2;
+  const size_t size = strlen(o->name) + strlen(name) + strlen(o->slot_name[k]) + 3;
   char *full = tern__calloc(1, size);
   if (!full) {
     tern__fail(TERN_E_OOM, "%s: out of host memory for the state of variable %s", o->rule->name, name);
     return NULL;
   }
-  snprintf(full, size, "%s/%s", name, o->slot_name[k]);
+  snprintf(full, size, "%s/%s/%s", o->name, name, o->slot_name[k]);
   tern_tensor *first = tern_full(tern_shape_of(v->rank, v->shape), (tern_dtype)v->dtype, o->initial);
   tern_tensor *slot = first ? tern_variable(first, &(tern_variable_opts){.name = full, .frozen = 1}) : NULL;
   free(full);
@@ -246,6 +259,11 @@ int tern_optimizer_state(tern_optimizer *o, tern_tensor **state, int max) {
     return 0;
   }
   if (!state) max = 0;
+  if (!o->n) { /* restoring "nothing" would look like success */
+    if (max > 0)
+      tern__fail(TERN_E_ARG, "optimizer_state: %s has no state yet; make it with tern_optimizer_build first", o->name);
+    return 0;
+  }
   int n = 0;
   for (int i = 0; i < o->n; i++)
     for (int k = 0; k < o->n_slots; k++, n++)

@@ -28,7 +28,7 @@ tern_rc tern__schedule_check(const char *op, const tern_schedule *s) {
 static double plain(const tern_schedule *s, int64_t step) {
   if (s->kind == TERN_SCHEDULE_STEP) {
     int passed = 0;
-    while (passed < s->n_boundaries && s->boundaries[passed] <= step) passed++;
+    while (passed < s->n_boundaries && s->boundaries[passed] < step) passed++;
     return s->values ? s->values[passed] : s->rate * pow(s->factor, passed);
   }
   if (s->kind == TERN_SCHEDULE_EXPONENTIAL) {

@@ -7,9 +7,14 @@
 #include <stdio.h>
 #include <tern/ops.h>
 
-#define PICK(id, args, text)       \
-  const tern__op tern__op_##id = { \
-      .name = #id, .family = "along", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_ANY}
+#define PICK(id, args, text)                              \
+  const tern__op tern__op_##id = {.name = #id,            \
+                                  .family = "along",      \
+                                  .operands = args,       \
+                                  .doc = text,            \
+                                  .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_ANY,   \
+                                  .sample = sample_##id}
 
 static bool integer_indices(const char *op, const tern_tensor *indices) {
   if (tern__is_int((tern_dtype)indices->dtype)) return true;
@@ -77,11 +82,16 @@ static void lower_places(tern__builder *b) {
   tern__b_out(b, 0, tern__b_where(b, inside, place, end));
 }
 
+static tern_tensor *sample_along(const tern__sample *s) {
+  return tern_take_along_axis(s->x, tern_zeros((tern_shape){2, {2, 3}}, TERN_I64), 1);
+}
+
 const tern__op tern__op_take_along_axis = {.name = "take_along_axis",
                                            .family = "along",
                                            .operands = "x, indices, axis",
                                            .doc = "x's elements along axis at indices, of x's rank",
                                            .number = TERN__N_take_along_axis,
+                                           .sample = sample_along,
                                            .dtypes = TERN_D_ANY,
                                            .infer = infer_places,
                                            .lower = lower_places};
@@ -135,6 +145,9 @@ tern_tensor *tern_take_along_axis(tern_tensor *x, tern_tensor *indices, int axis
 
 /* ---- gather_nd: tuples to row numbers, in int64 ---- */
 
+static tern_tensor *sample_gather_nd(const tern__sample *s) {
+  return tern_gather_nd(s->x, tern_zeros((tern_shape){2, {2, 2}}, TERN_I64));
+}
 PICK(gather_nd, "x, indices", "slices of x at the index tuples in the last axis of indices");
 
 /* Row numbers of the tuples in [.., n] into the first n axes of x; `rows` for one that is out of range. */
@@ -187,6 +200,7 @@ tern_tensor *tern_gather_nd(tern_tensor *x, tern_tensor *indices) {
 
 /* ---- top_k ---- */
 
+static tern_tensor *sample_top_k(const tern__sample *s) { return tern_top_k(s->x, 2, NULL, NULL); }
 PICK(top_k, "x, k, axis", "the k largest along axis, in order, and their indices");
 
 tern_tensor *tern_top_k(tern_tensor *x, int64_t k, tern_tensor **indices, const tern_top_k_opts *opts) {
@@ -255,11 +269,14 @@ static void lower_search(tern__builder *b) {
   tern__b_out(b, 0, tern__b_where(b, go, next, count));
 }
 
+static tern_tensor *sample_search(const tern__sample *s) { return tern_searchsorted(tern_flatten(s->x), s->y, 0); }
+
 const tern__op tern__op_searchsorted = {.name = "searchsorted",
                                         .family = "along",
                                         .operands = "sorted, values",
                                         .doc = "where values would be inserted into sorted",
                                         .number = TERN__N_searchsorted,
+                                        .sample = sample_search,
                                         .dtypes = TERN_D_ANY,
                                         .infer = infer_search,
                                         .lower = lower_search};
@@ -310,6 +327,7 @@ tern_tensor *tern_searchsorted(tern_tensor *sorted, tern_tensor *values, int rig
 
 /* ---- unique ---- */
 
+static tern_tensor *sample_unique(const tern__sample *s) { return tern_unique(s->x, NULL, NULL); }
 PICK(unique, "x", "the different values of x, ascending; where each element went and how often each occurs");
 
 static tern_tensor *part(tern_tensor *t, int64_t start, int64_t stop) {

@@ -53,8 +53,12 @@ static void lower_weights(tern__builder *b) {
     const int row = tern__b_iota(b, q->n_space - 2, TERN_I32), key = tern__b_iota(b, q->n_space - 1, TERN_I32);
     x = tern__b_where(b, tern__b_map2(b, TERN_OP_GE, row, key), x, never);
   }
-  const int e = tern__c_exp(b, tern__c_sub(b, x, tern__c_max(b, x)));
-  tern__b_out(b, 0, tern__c_div(b, e, tern__c_sum(b, e)));
+  /* a row that may see nothing has weights 0: neither -inf - -inf nor 0 / 0 */
+  const int top = tern__c_max(b, x), zero = tern__c_const(b, x, 0);
+  const int shift = tern__b_where(b, tern__b_map2(b, TERN_OP_EQ, top, never), zero, top);
+  const int e = tern__c_exp(b, tern__c_sub(b, x, shift)), sum = tern__c_sum(b, e);
+  const int divisor = tern__b_where(b, tern__b_map2(b, TERN_OP_EQ, sum, zero), tern__c_const(b, x, 1), sum);
+  tern__b_out(b, 0, tern__c_div(b, e, divisor));
 }
 
 /* Where a mask hides a key its weight is 0, and so is the gradient. */
@@ -64,6 +68,12 @@ static void grad_weights(const tern__grad *g, tern_tensor **din) {
   if (wants(g, 1) && g->in[1] != TERN_NONE && g->in[1]->dtype != TERN_BOOL) din[1] = back;
 }
 
+static tern_tensor *sample_weights(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, TERN_NONE};
+  const tern_word attr[N_ATTRS] = {{.i = 1}, {.f = 1}, {.u = 0}};
+  return tern__run(s->op, in, 2, attr, N_ATTRS);
+}
+
 const tern__op tern__op_attention_weights = {.name = "attention_weights",
                                              .family = "attention",
                                              .operands = "scores, mask?",
@@ -71,6 +81,7 @@ const tern__op tern__op_attention_weights = {.name = "attention_weights",
                                              .doc =
                                                  "softmax(scores * scale + mask) (behind scaled_dot_product_attention)",
                                              .number = TERN__N_attention_weights,
+                                             .sample = sample_weights,
                                              .dtypes = TERN_D_FLOAT,
                                              .infer = infer_weights,
                                              .lower = lower_weights,
@@ -80,12 +91,21 @@ const tern__op tern__op_attention_weights = {.name = "attention_weights",
                                              .relative = 2e-6,
                                              .ulp = 2e-6 / 1.2e-7};
 
+static tern_tensor *sample_attention(const tern__sample *s) {
+  return tern_scaled_dot_product_attention(s->x, s->y, s->y, NULL);
+}
+
+static tern_tensor *sample_embedding(const tern__sample *s) {
+  return tern_embedding(s->x, tern_zeros((tern_shape){1, {2}}, TERN_I64));
+}
+
 /* For the table: no inference or lowering of their own, since each is made of other ops. */
 const tern__op tern__op_scaled_dot_product_attention = {.name = "scaled_dot_product_attention",
                                                         .family = "attention",
                                                         .operands = "q, k, v, mask?",
                                                         .doc = "softmax(q k^T scale + mask) v",
                                                         .number = TERN__N_scaled_dot_product_attention,
+                                                        .sample = sample_attention,
                                                         .dtypes = TERN_D_FLOAT,
                                                         .absolute = 1e-5,
                                                         .relative = 1e-5,
@@ -95,6 +115,7 @@ const tern__op tern__op_embedding = {.name = "embedding",
                                      .operands = "table, ids",
                                      .doc = "rows of table at the integer ids",
                                      .number = TERN__N_embedding,
+                                     .sample = sample_embedding,
                                      .dtypes = TERN_D_ANY};
 
 static bool attention_operands(const char *op, tern_tensor *q, tern_tensor *k, tern_tensor *v) {
@@ -134,7 +155,8 @@ tern_tensor *tern_scaled_dot_product_attention(tern_tensor *q, tern_tensor *k, t
   const int64_t size = q->shape[q->rank - 1];
   const double standard = size ? 1 / sqrt((double)size) : 1;
   const double scale = opts && (opts->scale != 0 || signbit(opts->scale)) ? opts->scale : standard;
-  tern_tensor *mask = opts && opts->mask ? opts->mask : TERN_NONE;
+  tern_tensor *mask = opts ? tern__optional(opts->mask) : TERN_NONE;
+  if (!mask) return NULL;
   tern_tensor *scores = tern_matmul(q, tern_transpose(k));
   if (!scores || (mask != TERN_NONE && !mask_fits(op, mask, scores))) return NULL;
   tern_tensor *const in[] = {scores, mask};
@@ -171,11 +193,16 @@ static void grad_dropout(const tern__grad *g, tern_tensor **din) {
   din[0] = tern__run(g->op, in, 2, g->attr, 1);
 }
 
+static tern_tensor *sample_dropout(const tern__sample *s) {
+  return tern_dropout(s->x, 0.5, &(tern_dropout_opts){.seed = 1});
+}
+
 const tern__op tern__op_dropout = {.name = "dropout",
                                    .family = "attention",
                                    .operands = "x, rate",
                                    .doc = "each element 0 with probability rate, else divided by 1 - rate",
                                    .number = TERN__N_dropout,
+                                   .sample = sample_dropout,
                                    .dtypes = TERN_D_FLOAT,
                                    .infer = infer_dropout,
                                    .lower = lower_dropout,
@@ -198,14 +225,14 @@ static tern_tensor *keep_mask(tern_tensor *x, double p, uint64_t seed) {
 
 tern_tensor *tern_dropout(tern_tensor *x, double rate, const tern_dropout_opts *opts) {
   if (!tern__usable(x, "dropout", 1) || !floats_only("dropout", "x", x)) return NULL;
-  if (!(rate >= 0 && rate < 1)) {
-    tern__fail(TERN_E_ARG, "dropout: rate is %g; it lies in [0, 1)", rate);
+  if (!(rate >= 0 && rate <= 1)) {
+    tern__fail(TERN_E_ARG, "dropout: rate is %g; it lies in [0, 1]", rate);
     return NULL;
   }
   x = tern__solid(x, TERN_F32);
   if (!x || rate == 0 || (opts && opts->inference)) return x ? tern__itself(x) : NULL;
   tern_tensor *const in[] = {x, keep_mask(x, 1 - rate, opts ? opts->seed : 0)};
-  const tern_word factor = {.f = 1 / (1 - rate)};
+  const tern_word factor = {.f = rate < 1 ? 1 / (1 - rate) : 0};
   return tern__run(&tern__op_dropout, in, 2, &factor, 1);
 }
 

@@ -140,6 +140,21 @@ static void grad_conv(const tern__grad *g, tern_tensor **din) {
   }
 }
 
+static tern_tensor *sample_conv(const tern__sample *s) {
+  return tern_conv(tern_expand_dims(s->x, 0), tern_expand_dims(tern_transpose(s->y), 0), NULL);
+}
+
+static tern_tensor *sample_conv_dx(const tern__sample *s) {
+  return tern_conv_transpose(tern_expand_dims(s->x, 0), tern_expand_dims(s->y, 0), NULL);
+}
+
+/* One position, no groups; the sizes of the filters come last. */
+static tern_tensor *sample_conv_dw(const tern__sample *s) {
+  static const tern_word attr[N_ATTRS] = {{0}, {1}, {1}, {1}, {0}, {1}, {1}, {0}, {1}, {1}};
+  tern_tensor *const in[] = {tern_expand_dims(s->x, 0), tern_expand_dims(s->y, 0)};
+  return tern__run(s->op, in, 2, attr, N_ATTRS);
+}
+
 #define CONV(id, primitive, takes, text)                                \
   const tern__op tern__op_##id = {.name = #id,                          \
                                   .family = "conv",                     \
@@ -147,6 +162,7 @@ static void grad_conv(const tern__grad *g, tern_tensor **din) {
                                   .doc = text,                          \
                                   .prim = primitive,                    \
                                   .number = TERN__N_##id,               \
+                                  .sample = sample_##id,                \
                                   .dtypes = TERN_D_FLOAT,               \
                                   .infer = infer_conv,                  \
                                   .lower = tern__lower_prim,            \
@@ -156,8 +172,8 @@ static void grad_conv(const tern__grad *g, tern_tensor **din) {
                                   .relative = 1e-4,                     \
                                   .ulp = 840}
 CONV(conv, TERN_OP_CONV, "x, filters", "convolution over 1 or 2 axes, with stride, dilation, padding and groups");
-CONV(conv_dx, TERN_OP_CONV_DX, "y, filters", "conv's gradient with respect to x: tern_conv_transpose");
-CONV(conv_dw, TERN_OP_CONV_DW, "x, y", "conv's gradient with respect to the filters");
+CONV(conv_dx, TERN_OP_CONV_DX, "y, filters", "conv's gradient with respect to x (behind conv_transpose)");
+CONV(conv_dw, TERN_OP_CONV_DW, "x, y", "conv's gradient with respect to the filters (behind conv)");
 #undef CONV
 
 /* ---- the public functions ---- */
@@ -222,8 +238,15 @@ static bool check_shapes(setting *s, const tern_tensor *x, const tern_tensor *w,
 static bool read_axis(const setting *s, int d, int64_t *stride, int64_t *dilation, tern_padding *pad) {
   static const tern_conv_opts none;
   const tern_conv_opts *o = s->opts ? s->opts : &none;
-  if (!count_of(s, "a stride", o->strides[d], stride) || !count_of(s, "a dilation", o->dilations[d], dilation))
+  const int from = d && !o->strides[d] ? 0 : d, spread = d && !o->dilations[d] ? 0 : d; /* a 0 repeats the first */
+  if (!count_of(s, "a stride", o->strides[from], stride) || !count_of(s, "a dilation", o->dilations[spread], dilation))
     return false;
+  if (o->padding != TERN_PAD_EXPLICIT && (o->pads[d].before || o->pads[d].after)) {
+    tern__fail(TERN_E_ARG,
+               "%s: pads are given along spatial axis %d, but the padding is %s; set .padding = TERN_PAD_EXPLICIT",
+               s->name, d, o->padding == TERN_PAD_SAME ? "TERN_PAD_SAME" : "TERN_PAD_VALID");
+    return false;
+  }
   *pad = o->padding == TERN_PAD_EXPLICIT ? o->pads[d] : (tern_padding){0, 0};
   if (pad->before >= 0 && pad->after >= 0 && pad->before <= INT32_MAX && pad->after <= INT32_MAX) return true;
   tern__fail(TERN_E_ARG, "%s: padding of (%lld, %lld) along spatial axis %d; it must not be negative", s->name,
@@ -245,6 +268,10 @@ static bool forward_axis(const setting *s, int d) {
   int64_t stride, dilation, far, out;
   tern_padding pad;
   if (!read_axis(s, d, &stride, &dilation, &pad)) return false;
+  if (s->opts && s->opts->output_padding[d]) {
+    tern__fail(TERN_E_ARG, "%s: output_padding is of tern_conv_transpose only", s->name);
+    return false;
+  }
   const bool fits = reach(s->taps[d], dilation, &far) && s->in[d] < INT64_MAX / 8;
   if (fits && same(s)) {
     out = (s->in[d] + stride - 1) / stride;

@@ -44,12 +44,15 @@ static tern_rc infer_full(const tern__call *c, tern__request *q, tern__result *r
   return TERN_OK;
 }
 
+static tern_tensor *sample_full(const tern__sample *s) { return tern_full((tern_shape){2, {2, 3}}, s->d, 2); }
+
 const tern__op tern__op_full = {.name = "full",
                                 .family = "create",
                                 .operands = "shape, dtype, value",
                                 .doc = "all elements one value",
                                 .prim = TERN_OP_COPY,
                                 .number = TERN__N_full,
+                                .sample = sample_full,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_full,
                                 .lower = tern__lower_prim};
@@ -102,11 +105,14 @@ static void lower_arange(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_ADD, tern__b_in(b, 0), tern__b_map2(b, TERN_OP_MUL, i, tern__b_in(b, 1))));
 }
 
+static tern_tensor *sample_arange(const tern__sample *s) { return tern_arange(0, 4, 1, s->d); }
+
 const tern__op tern__op_arange = {.name = "arange",
                                   .family = "create",
                                   .operands = "start, stop, step, dtype",
                                   .doc = "start, start + step, ... (linspace too)",
                                   .number = TERN__N_arange,
+                                  .sample = sample_arange,
                                   .dtypes = TERN_D_NUM,
                                   .infer = infer_arange,
                                   .lower = lower_arange,
@@ -179,11 +185,14 @@ static void lower_eye(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_EQ, row, tern__b_iota(b, 1, TERN_I64)));
 }
 
+static tern_tensor *sample_eye(const tern__sample *s) { return tern_eye(2, 3, 0, s->d); }
+
 const tern__op tern__op_eye = {.name = "eye",
                                .family = "create",
                                .operands = "rows, columns, k, dtype",
                                .doc = "ones on diagonal k, else zeros",
                                .number = TERN__N_eye,
+                               .sample = sample_eye,
                                .dtypes = TERN_D_ANY,
                                .infer = infer_eye,
                                .lower = lower_eye};
@@ -202,11 +211,14 @@ tern_tensor *tern_eye(int64_t rows, int64_t columns, int k, tern_dtype dtype) {
 
 static void grad_to(const tern__grad *g, tern_tensor **din) { din[0] = tern_to(g->dout[0], g->in[0]->device->name); }
 
+static tern_tensor *sample_to(const tern__sample *s) { return tern_to(s->x, tern_device_get(s->y)); }
+
 const tern__op tern__op_to = {.name = "to",
                               .family = "create",
                               .operands = "x, device",
                               .doc = "x on another device",
                               .number = TERN__N_to,
+                              .sample = sample_to,
                               .dtypes = TERN_D_ANY,
                               .grad = grad_to};
 

@@ -9,11 +9,17 @@
 #include <stdlib.h>
 #include <tern/ops.h>
 
+static tern_tensor *sample_einsum(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, s->y};
+  return tern_einsum("ij,kj->ik", in, 2);
+}
+
 const tern__op tern__op_einsum = {.name = "einsum",
                                   .family = "einsum",
                                   .operands = "subscripts, xs",
                                   .doc = "sums of products by index letters, NumPy's notation",
                                   .number = TERN__N_einsum,
+                                  .sample = sample_einsum,
                                   .dtypes = TERN_D_ANY};
 
 /* Labels in the order of NumPy's implicit output: 'A' .. 'Z', 'a' .. 'z', and before them in results the axes of "...",

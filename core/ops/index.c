@@ -30,12 +30,17 @@ static void grad_take(const tern__grad *g, tern_tensor **din) {
   din[0] = tern__scatter_zeros(g->in[1], g->dout[0], g->in[0]->shape[1]);
 }
 
+static tern_tensor *sample_take(const tern__sample *s) {
+  return tern_take(s->x, tern_zeros((tern_shape){1, {2}}, TERN_I64), 0);
+}
+
 const tern__op tern__op_take = {.name = "take",
                                 .family = "index",
                                 .operands = "x, indices, axis",
                                 .doc = "slices of x along axis at integer indices",
                                 .prim = TERN_OP_GATHER,
                                 .number = TERN__N_take,
+                                .sample = sample_take,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_take,
                                 .lower = tern__lower_prim,
@@ -98,11 +103,16 @@ static void lower_one_hot(tern__builder *b) {
   tern__b_out(b, 0, tern__b_map2(b, TERN_OP_EQ, tern__b_iota(b, fixed_dim(q), TERN_I64), tern__b_in(b, 0)));
 }
 
+static tern_tensor *sample_one_hot(const tern__sample *s) {
+  return tern_one_hot(tern_zeros((tern_shape){1, {2}}, TERN_I64), 3, s->d);
+}
+
 const tern__op tern__op_one_hot = {.name = "one_hot",
                                    .family = "index",
                                    .operands = "indices, classes, dtype",
                                    .doc = "1 where the class is the index, else 0",
                                    .number = TERN__N_one_hot,
+                                   .sample = sample_one_hot,
                                    .dtypes = TERN_D_ANY,
                                    .infer = infer_one_hot,
                                    .lower = lower_one_hot};
@@ -158,6 +168,11 @@ static void grad_sort(const tern__grad *g, tern_tensor **din) {
   din[0] = tern_reshape(dx, tern_shape_of(x->rank, x->shape));
 }
 
+static tern_tensor *sample_sort(const tern__sample *s) {
+  const tern_word axis = {.i = 0};
+  return tern__run(s->op, &s->x, 1, &axis, 1);
+}
+
 #define SORT(id, primitive, rule, kept, text)                \
   const tern__op tern__op_##id = {.name = #id,               \
                                   .family = "index",         \
@@ -165,6 +180,7 @@ static void grad_sort(const tern__grad *g, tern_tensor **din) {
                                   .doc = text,               \
                                   .prim = primitive,         \
                                   .number = TERN__N_##id,    \
+                                  .sample = sample_sort,     \
                                   .dtypes = TERN_D_ANY,      \
                                   .infer = infer_sort,       \
                                   .lower = tern__lower_prim, \

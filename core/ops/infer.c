@@ -1,5 +1,6 @@
 /* What the families' infer functions share: promotion, broadcasting into one space, operands. */
 #include "device/device.h"
+#include "dispatch/dispatch.h"
 #include "ops/op.h"
 #include "tensor/dtype.h"
 #include <stdio.h>
@@ -67,6 +68,8 @@ tern_rc tern__space(const tern__call *c, tern__request *q) {
   }
   return TERN_OK;
 }
+
+tern_tensor *tern__optional(tern_tensor *t) { return t ? t : *tern__pending() ? NULL : TERN_NONE; }
 
 tern_rc tern__check_dtype(const tern__call *c, tern_dtype d) {
   if (d > TERN_NO_DTYPE && d < TERN_DTYPE_END && c->op->dtypes >> d & 1) return TERN_OK;
@@ -144,6 +147,13 @@ int tern__axis(const char *op, int axis, int rank) {
   if (d >= 0 && d < rank) return d;
   tern__fail(TERN_E_ARG, "%s: axis %d does not exist in a tensor of rank %d", op, axis, rank);
   return -1;
+}
+
+tern_tensor *tern__sample_x(const tern__sample *s) { return tern__run(s->op, &s->x, 1, NULL, 0); }
+
+tern_tensor *tern__sample_xy(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, s->y};
+  return tern__run(s->op, in, 2, NULL, 0);
 }
 
 void tern__lower_prim(tern__builder *b) {

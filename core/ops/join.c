@@ -38,6 +38,21 @@ static void grad_pad(const tern__grad *g, tern_tensor **din) {
   din[0] = tern_slice(g->dout[0], inside, g->in[0]->rank);
 }
 
+static tern_tensor *sample_concat(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, s->y};
+  return tern_concat(in, 2, 0);
+}
+
+static tern_tensor *sample_stack(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, s->y};
+  return tern_stack(in, 2, 0);
+}
+
+static tern_tensor *sample_pad(const tern__sample *s) {
+  const tern_padding around[] = {{1, 1}, {0, 1}};
+  return tern_pad(s->x, around, 2, 0);
+}
+
 /* For the table: no inference or lowering of their own, since each is several COPY launches. */
 #define JOIN(id, args, text)                              \
   const tern__op tern__op_##id = {.name = #id,            \
@@ -45,6 +60,7 @@ static void grad_pad(const tern__grad *g, tern_tensor **din) {
                                   .operands = args,       \
                                   .doc = text,            \
                                   .number = TERN__N_##id, \
+                                  .sample = sample_##id,  \
                                   .dtypes = TERN_D_ANY,   \
                                   .grad = grad_##id};
 JOIN(concat, "xs, axis", "tensors joined along axis")

@@ -106,12 +106,15 @@ static void grad_matmul(const tern__grad *g, tern_tensor **din) {
   din[1] = turned ? tern_matmul(turned, dy) : NULL;
 }
 
+static tern_tensor *sample_matmul(const tern__sample *s) { return tern_matmul(s->x, tern_transpose(s->y)); }
+
 const tern__op tern__op_matmul = {.name = "matmul",
                                   .family = "linalg",
                                   .operands = "a, b",
                                   .doc = "matrix product over the last two axes, the others broadcast",
                                   .prim = TERN_OP_DOT,
                                   .number = TERN__N_matmul,
+                                  .sample = sample_matmul,
                                   .dtypes = TERN_D_NUM,
                                   .infer = infer_matmul,
                                   .lower = tern__lower_prim,
@@ -280,11 +283,14 @@ static void grad_norm(const tern__grad *g, tern_tensor **din) {
   din[0] = dy && slope ? tern_mul(dy, slope) : NULL;
 }
 
+static tern_tensor *sample_norm(const tern__sample *s) { return tern_norm(s->x, NULL); }
+
 const tern__op tern__op_norm = {.name = "norm",
                                 .family = "linalg",
                                 .operands = "x, axes",
                                 .doc = "vector norm over the axes",
                                 .number = TERN__N_norm,
+                                .sample = sample_norm,
                                 .dtypes = TERN_D_FLOAT,
                                 .infer = infer_norm,
                                 .lower = lower_norm,

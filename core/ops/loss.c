@@ -85,15 +85,17 @@ tern_tensor *tern__loss_reduce(const char *op, tern_tensor *values, tern_tensor 
     if (!weights) return NULL;
     if (weights->rank > 0) same_rank(&values, &weights);
     if (!values || !weights) return NULL;
-    const tern_shape shape = tern_shape_get(values);
-    values = tern_mul(values, weights);
-    if (values &&
-        (values->rank != shape.rank || memcmp(values->shape, shape.dim, (size_t)shape.rank * sizeof *shape.dim))) {
+    bool fits = weights->rank <= values->rank;
+    for (int d = 1; d <= weights->rank && fits; d++)
+      fits = weights->shape[weights->rank - d] == 1 ||
+             weights->shape[weights->rank - d] == values->shape[values->rank - d];
+    if (!fits) {
       char a[200], b[200];
       tern__fail(TERN_E_ARG, "%s: weights of shape %s do not broadcast to the examples' values, of shape %s", op,
-                 tern__shape_text(a, weights->rank, weights->shape), tern__shape_text(b, shape.rank, shape.dim));
+                 tern__shape_text(a, weights->rank, weights->shape), tern__shape_text(b, values->rank, values->shape));
       return NULL;
     }
+    values = tern_mul(values, weights);
   }
   if (how == TERN_LOSS_NONE || !values) return values;
   if (how == TERN_LOSS_SUM || values->numel == 0) return tern_sum(values, NULL);
@@ -148,6 +150,10 @@ LOSS(mean_squared_logarithmic_error) {
 LOSS(huber) {
   BEGIN(huber);
   const double delta = option(l.opts.delta, 1);
+  if (!(delta >= 0)) {
+    tern__fail(TERN_E_ARG, "loss_huber: delta is %g; it must not be negative", delta);
+    return NULL;
+  }
   tern_tensor *error = tern_sub(l.y_pred, l.y_true), *size = tern_abs(error);
   tern_tensor *near = times(tern_square(error), 0.5), *far = plus(times(size, delta), -0.5 * delta * delta);
   return finish_mean(&l, tern_where(tern_less_equal(size, num(delta)), near, far), -1);
@@ -313,23 +319,33 @@ LOSS(tversky) {
 
 /* ---- the table: no inference or lowering of their own, since each is made of other ops ---- */
 
-#define ENTRY(id, text)                                              \
+static tern_tensor *sample_loss(const tern__sample *s) {
+  return tern_loss_named(s->op->name + sizeof "loss_" - 1)(s->x, s->y, NULL);
+}
+
+static tern_tensor *sample_sparse(const tern__sample *s) {
+  return tern_loss_sparse_categorical_crossentropy(tern_zeros((tern_shape){1, {2}}, TERN_I64), s->x, NULL);
+}
+
+#define ENTRY_(id, sampled, text)                                    \
   const tern__op tern__op_loss_##id = {.name = "loss_" #id,          \
                                        .family = "losses",           \
                                        .operands = "y_true, y_pred", \
                                        .doc = text,                  \
                                        .number = TERN__N_loss_##id,  \
+                                       .sample = sampled,            \
                                        .dtypes = TERN_D_FLOAT,       \
                                        .absolute = 1e-5,             \
                                        .relative = 1e-5,             \
                                        .ulp = 1e-5 / 1.2e-7};
+#define ENTRY(id, text) ENTRY_(id, sample_loss, text)
 ENTRY(mean_squared_error, "mean((y_true - y_pred)^2)")
 ENTRY(mean_absolute_error, "mean(|y_true - y_pred|)")
 ENTRY(mean_absolute_percentage_error, "100 mean(|y_true - y_pred| / |y_true|)")
 ENTRY(mean_squared_logarithmic_error, "mean((log(1 + y_true) - log(1 + y_pred))^2)")
 ENTRY(binary_crossentropy, "-mean(t log(p) + (1 - t) log(1 - p))")
 ENTRY(categorical_crossentropy, "-sum(t log(p)) over the classes")
-ENTRY(sparse_categorical_crossentropy, "-log(p) at the class y_true")
+ENTRY_(sparse_categorical_crossentropy, sample_sparse, "-log(p) at the class y_true")
 ENTRY(binary_focal_crossentropy, "binary_crossentropy times (1 - p of the truth)^gamma")
 ENTRY(categorical_focal_crossentropy, "-sum(alpha (1 - p)^gamma t log(p))")
 ENTRY(kl_divergence, "sum(t log(t / p))")

@@ -225,27 +225,36 @@ static void grad_binary(const tern__grad *g, tern_tensor **din) {
   if (wants(g, 1)) din[1] = tern_neg(tern_mul(g->dout[0], g->in[0]));
 }
 
-#define ENTROPY(id, args, inference, lowering, rule, kept, tolerance, text) \
-  const tern__op tern__op_##id = {.name = #id,                              \
-                                  .family = "loss",                         \
-                                  .operands = args,                         \
-                                  .doc = text,                              \
-                                  .number = TERN__N_##id,                   \
-                                  .dtypes = TERN_D_FLOAT,                   \
-                                  .infer = inference,                       \
-                                  .lower = lowering,                        \
-                                  .grad = rule,                             \
-                                  .keeps = kept,                            \
-                                  .absolute = tolerance,                    \
-                                  .relative = tolerance,                    \
+/* Dense labels. */
+static tern_tensor *sample_entropy(const tern__sample *s) {
+  tern_tensor *const in[] = {s->x, s->y, s->x};
+  const tern_word attr[N_ATTRS] = {{.i = 1}, {.u = DENSE}, {.f = 1}, {.f = 1}, {.f = 0}, {.u = 0}};
+  return tern__run(s->op, in, s->op == &tern__op_cross_entropy ? 2 : 3, attr, N_ATTRS);
+}
+
+#define ENTROPY(id, args, inference, lowering, rule, kept, sampled, tolerance, text) \
+  const tern__op tern__op_##id = {.name = #id,                                       \
+                                  .family = "loss",                                  \
+                                  .operands = args,                                  \
+                                  .doc = text,                                       \
+                                  .number = TERN__N_##id,                            \
+                                  .sample = sampled,                                 \
+                                  .dtypes = TERN_D_FLOAT,                            \
+                                  .infer = inference,                                \
+                                  .lower = lowering,                                 \
+                                  .grad = rule,                                      \
+                                  .keeps = kept,                                     \
+                                  .absolute = tolerance,                             \
+                                  .relative = tolerance,                             \
                                   .ulp = (tolerance) / 1.2e-7};
 enum { KEEP_TWO = TERN__KEEP_A | TERN__KEEP_B };
-ENTROPY(cross_entropy, "logits, labels", infer_entropy, lower_entropy, grad_entropy, KEEP_TWO, 1e-5,
+ENTROPY(cross_entropy, "logits, labels", infer_entropy, lower_entropy, grad_entropy, KEEP_TWO, sample_entropy, 1e-5,
         "cross-entropy of logits with integer labels or with probabilities")
 ENTROPY(cross_entropy_grad, "logits, labels, dy", infer_entropy_grad, lower_entropy_grad, grad_entropy_grad,
-        KEEP_TWO | TERN__KEEP_C, 4e-6, "the gradient of cross_entropy to the logits from that of its result")
-ENTROPY(sigmoid_cross_entropy, "logits, targets", tern__infer_floats, lower_binary, grad_binary, KEEP_TWO, 2e-6,
-        "max(x, 0) - x target + log(1 + exp(-|x|)) (behind binary_crossentropy)")
+        KEEP_TWO | TERN__KEEP_C, sample_entropy, 4e-6,
+        "the gradient of cross_entropy to the logits (behind cross_entropy)")
+ENTROPY(sigmoid_cross_entropy, "logits, targets", tern__infer_floats, lower_binary, grad_binary, KEEP_TWO,
+        tern__sample_xy, 2e-6, "max(x, 0) - x target + log(1 + exp(-|x|)) (behind binary_crossentropy)")
 
 tern_tensor *tern__binary_entropy(tern_tensor *x, tern_tensor *target) {
   return tern__run2(&tern__op_sigmoid_cross_entropy, x, target);
@@ -280,6 +289,7 @@ static bool in_range(const char *op, const tern_tensor *labels, int64_t classes,
 
 bool tern__loss_opts_ok(const char *op, const tern_loss_opts *opts) {
   if (!opts) return true;
+  if (!tern__optional(opts->weights)) return false;
   if ((int)opts->reduction < 0 || opts->reduction > TERN_LOSS_NONE) {
     tern__fail(TERN_E_ARG, "%s: reduction %d is none of TERN_LOSS_MEAN, TERN_LOSS_SUM, TERN_LOSS_NONE", op,
                (int)opts->reduction);

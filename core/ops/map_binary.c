@@ -99,6 +99,7 @@ RULE(logaddexp, tern_mul(g, tern_exp(tern_sub(a, y))), tern_mul(g, tern_exp(tern
                                   .doc = text,                                                \
                                   .prim = primitive,                                          \
                                   .number = TERN__N_##id,                                     \
+                                  .sample = tern__sample_xy,                                  \
                                   .dtypes = types,                                            \
                                   .first_float = to_float,                                    \
                                   .infer = inference,                                         \
@@ -182,12 +183,17 @@ static void grad_where(const tern__grad *step, tern_tensor **din) {
   if (wants(step, 2)) din[2] = tern_where(step->in[0], zero(), step->dout[0]);
 }
 
+static tern_tensor *sample_where(const tern__sample *s) {
+  return tern_where(tern_ones((tern_shape){2, {2, 3}}, TERN_BOOL), s->x, s->y);
+}
+
 const tern__op tern__op_where = {.name = "where",
                                  .family = "map_binary",
                                  .operands = "condition, a, b",
                                  .doc = "a where condition is true, else b",
                                  .prim = TERN_OP_WHERE,
                                  .number = TERN__N_where,
+                                 .sample = sample_where,
                                  .dtypes = TERN_D_ANY,
                                  .infer = infer_where,
                                  .lower = tern__lower_prim,
@@ -242,11 +248,14 @@ static void grad_clip(const tern__grad *step, tern_tensor **din) {
   if (wants(step, 2)) din[2] = tern_where(over, g, zero());
 }
 
+static tern_tensor *sample_clip(const tern__sample *s) { return tern_clip(s->x, s->x, s->y); }
+
 const tern__op tern__op_clip = {.name = "clip",
                                 .family = "map_binary",
                                 .operands = "x, low?, high?",
                                 .doc = "x limited to [low, high]",
                                 .number = TERN__N_clip,
+                                .sample = sample_clip,
                                 .optional = 6,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_clip,

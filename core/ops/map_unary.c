@@ -73,6 +73,7 @@ RULE(same, g)
                                   .doc = text,                         \
                                   .prim = TERN_OP_##primitive,         \
                                   .number = TERN__N_##id,              \
+                                  .sample = tern__sample_x,            \
                                   .dtypes = TERN_D_##types,            \
                                   .first_float = to_float,             \
                                   .infer = infer_unary,                \
@@ -135,6 +136,7 @@ static tern_tensor *rounded(const tern__op *op, tern_tensor *x) {
                                   .doc = text,                 \
                                   .prim = TERN_OP_##primitive, \
                                   .number = TERN__N_##id,      \
+                                  .sample = tern__sample_x,    \
                                   .dtypes = TERN_D_FLOAT,      \
                                   .infer = infer_unary,        \
                                   .lower = tern__lower_prim};  \
@@ -153,6 +155,7 @@ const tern__op tern__op_copy = {.name = "copy",
                                 .doc = "x in memory of its own (tern_clone)",
                                 .prim = TERN_OP_COPY,
                                 .number = TERN__N_copy,
+                                .sample = tern__sample_x,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_unary,
                                 .lower = tern__lower_prim,
@@ -182,12 +185,17 @@ static tern_rc infer_cast(const tern__call *c, tern__request *q, tern__result *r
 
 static void lower_cast(tern__builder *b) { tern__b_out(b, 0, tern__b_in(b, 0)); }
 
+static tern_tensor *sample_cast(const tern__sample *s) {
+  return tern_cast(s->x, s->d == TERN_F32 ? TERN_I32 : TERN_F32);
+}
+
 const tern__op tern__op_cast = {.name = "cast",
                                 .family = "map_unary",
                                 .operands = "x, dtype",
                                 .doc = "x as dtype: truncates, saturates, NaN gives 0",
                                 .prim = TERN_OP_CAST,
                                 .number = TERN__N_cast,
+                                .sample = sample_cast,
                                 .dtypes = TERN_D_ANY,
                                 .infer = infer_cast,
                                 .lower = lower_cast,
@@ -217,6 +225,7 @@ const tern__op tern__op_square = {.name = "square",
                                   .operands = "x",
                                   .doc = "x * x",
                                   .number = TERN__N_square,
+                                  .sample = tern__sample_x,
                                   .dtypes = TERN_D_NUM,
                                   .infer = infer_unary,
                                   .lower = lower_square,
@@ -240,6 +249,7 @@ const tern__op tern__op_logical_not = {.name = "logical_not",
                                        .doc = "true where x is 0",
                                        .prim = TERN_OP_NOT,
                                        .number = TERN__N_logical_not,
+                                       .sample = tern__sample_x,
                                        .dtypes = TERN_D_ANY,
                                        .infer = infer_logical_not,
                                        .lower = tern__lower_prim};

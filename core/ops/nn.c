@@ -87,31 +87,38 @@ static void lower_log_softmax(tern__builder *b) {
   tern__b_out(b, 0, tern__c_sub(b, x, tern__b_map1(b, TERN_OP_LOG, tern__c_sum(b, tern__c_exp(b, x)))));
 }
 
-#define COMPOSITE(id, args, types, inference, lowering, rule, kept, tolerance, text) \
-  const tern__op tern__op_##id = {.name = #id,                                       \
-                                  .family = "nn",                                    \
-                                  .operands = args,                                  \
-                                  .doc = text,                                       \
-                                  .number = TERN__N_##id,                            \
-                                  .dtypes = TERN_D_##types,                          \
-                                  .infer = inference,                                \
-                                  .lower = lowering,                                 \
-                                  .grad = rule,                                      \
-                                  .keeps = kept,                                     \
-                                  .absolute = tolerance,                             \
-                                  .relative = tolerance,                             \
+static tern_tensor *sample_along(const tern__sample *s) {
+  const tern_word axis = {.i = 1};
+  return tern__run(s->op, &s->x, 1, &axis, 1);
+}
+
+#define COMPOSITE(id, args, types, inference, lowering, rule, kept, sampled, tolerance, text) \
+  const tern__op tern__op_##id = {.name = #id,                                                \
+                                  .family = "nn",                                             \
+                                  .operands = args,                                           \
+                                  .doc = text,                                                \
+                                  .number = TERN__N_##id,                                     \
+                                  .sample = sampled,                                          \
+                                  .dtypes = TERN_D_##types,                                   \
+                                  .infer = inference,                                         \
+                                  .lower = lowering,                                          \
+                                  .grad = rule,                                               \
+                                  .keeps = kept,                                              \
+                                  .absolute = tolerance,                                      \
+                                  .relative = tolerance,                                      \
                                   .ulp = (tolerance) / 1.2e-7};
 
-COMPOSITE(relu, "x", NUM, infer_relu, lower_relu, tern__grad_relu, TERN__KEEP_OUT, 0, "max(x, 0)")
-COMPOSITE(sigmoid, "x", FLOAT, tern__infer_floats, lower_sigmoid, tern__grad_sigmoid, TERN__KEEP_OUT, 1e-6,
-          "1 / (1 + exp(-x))")
-COMPOSITE(silu, "x", FLOAT, tern__infer_floats, lower_silu, tern__grad_silu, TERN__KEEP_A, 1e-6, "x * sigmoid(x)")
-COMPOSITE(gelu, "x", FLOAT, infer_gelu, lower_gelu, tern__grad_gelu, TERN__KEEP_A, 2e-6,
+COMPOSITE(relu, "x", NUM, infer_relu, lower_relu, tern__grad_relu, TERN__KEEP_OUT, tern__sample_x, 0, "max(x, 0)")
+COMPOSITE(sigmoid, "x", FLOAT, tern__infer_floats, lower_sigmoid, tern__grad_sigmoid, TERN__KEEP_OUT, tern__sample_x,
+          1e-6, "1 / (1 + exp(-x))")
+COMPOSITE(silu, "x", FLOAT, tern__infer_floats, lower_silu, tern__grad_silu, TERN__KEEP_A, tern__sample_x, 1e-6,
+          "x * sigmoid(x)")
+COMPOSITE(gelu, "x", FLOAT, infer_gelu, lower_gelu, tern__grad_gelu, TERN__KEEP_A, tern__sample_x, 2e-6,
           "x times the normal distribution function of x")
-COMPOSITE(softmax, "x, axis", FLOAT, tern__infer_along, lower_softmax, tern__grad_softmax, TERN__KEEP_OUT, 2e-6,
-          "exp(x) / sum(exp(x)) along axis")
+COMPOSITE(softmax, "x, axis", FLOAT, tern__infer_along, lower_softmax, tern__grad_softmax, TERN__KEEP_OUT, sample_along,
+          2e-6, "exp(x) / sum(exp(x)) along axis")
 COMPOSITE(log_softmax, "x, axis", FLOAT, tern__infer_along, lower_log_softmax, tern__grad_log_softmax, TERN__KEEP_OUT,
-          4e-6, "log(softmax(x)) along axis")
+          sample_along, 4e-6, "log(softmax(x)) along axis")
 
 tern_tensor *tern_relu(tern_tensor *x) { return tern__run1(&tern__op_relu, x); }
 tern_tensor *tern_sigmoid(tern_tensor *x) { return tern__run1(&tern__op_sigmoid, x); }

@@ -162,23 +162,30 @@ static void again_log_softmax(const tern__grad *g, tern_tensor **din) {
   if (wants(g, 1)) din[1] = tern_sub(g->dout[0], sum_along(share, g));
 }
 
-#define GRADIENT(id, kept, inference, tolerance)                                                   \
-  const tern__op tern__op_##id##_grad = {.name = #id "_grad",                                      \
-                                         .family = "nn_grad",                                      \
-                                         .operands = kept ", dy",                                  \
-                                         .doc = "the gradient of " #id " from that of its result", \
-                                         .number = TERN__N_##id##_grad,                            \
-                                         .dtypes = TERN_D_FLOAT,                                   \
-                                         .infer = inference,                                       \
-                                         .lower = lower_##id##_grad,                               \
-                                         .grad = again_##id,                                       \
-                                         .keeps = TERN__KEEP_A | TERN__KEEP_B,                     \
-                                         .absolute = tolerance,                                    \
-                                         .relative = tolerance,                                    \
+static tern_tensor *sample_along(const tern__sample *s) {
+  const tern_word axis = {.i = 1};
+  tern_tensor *const in[] = {s->x, s->y};
+  return tern__run(s->op, in, 2, &axis, 1);
+}
+
+#define GRADIENT(id, kept, inference, sampled, tolerance)                             \
+  const tern__op tern__op_##id##_grad = {.name = #id "_grad",                         \
+                                         .family = "nn_grad",                         \
+                                         .operands = kept ", dy",                     \
+                                         .doc = "the gradient to x (behind " #id ")", \
+                                         .number = TERN__N_##id##_grad,               \
+                                         .sample = sampled,                           \
+                                         .dtypes = TERN_D_FLOAT,                      \
+                                         .infer = inference,                          \
+                                         .lower = lower_##id##_grad,                  \
+                                         .grad = again_##id,                          \
+                                         .keeps = TERN__KEEP_A | TERN__KEEP_B,        \
+                                         .absolute = tolerance,                       \
+                                         .relative = tolerance,                       \
                                          .ulp = (tolerance) / 1.2e-7};
-GRADIENT(relu, "y", tern__infer_floats, 0)
-GRADIENT(sigmoid, "y", tern__infer_floats, 1e-6)
-GRADIENT(silu, "x", tern__infer_floats, 4e-6)
-GRADIENT(gelu, "x", infer_gelu_grad, 4e-6)
-GRADIENT(softmax, "y", tern__infer_along, 4e-6)
-GRADIENT(log_softmax, "y", tern__infer_along, 4e-6)
+GRADIENT(relu, "y", tern__infer_floats, tern__sample_xy, 0)
+GRADIENT(sigmoid, "y", tern__infer_floats, tern__sample_xy, 1e-6)
+GRADIENT(silu, "x", tern__infer_floats, tern__sample_xy, 4e-6)
+GRADIENT(gelu, "x", infer_gelu_grad, tern__sample_xy, 4e-6)
+GRADIENT(softmax, "y", tern__infer_along, sample_along, 4e-6)
+GRADIENT(log_softmax, "y", tern__infer_along, sample_along, 4e-6)

@@ -169,6 +169,13 @@ static void grad_norm_grad(const tern__grad *g, tern_tensor **din) {
   din[0] = tern_neg(tern_mul(r, tern_add(tern_mul(n, tern_mul(r, spread)), bent)));
 }
 
+/* Over axis 1, without scale and offset. */
+static tern_tensor *sample_norm(const tern__sample *s) {
+  const tern_word attr[N_ATTRS] = {{.u = 2}, {.f = 1e-5}, {.u = s->op == &tern__op_rms_norm}};
+  tern_tensor *const in[] = {s->x, s->op == &tern__op_norm_grad ? s->y : TERN_NONE, TERN_NONE};
+  return tern__run(s->op, in, 3, attr, N_ATTRS);
+}
+
 #define NORM(id, args, may_lack, kept, text)              \
   const tern__op tern__op_##id = {.name = #id,            \
                                   .family = "norm",       \
@@ -176,6 +183,7 @@ static void grad_norm_grad(const tern__grad *g, tern_tensor **din) {
                                   .optional = may_lack,   \
                                   .doc = text,            \
                                   .number = TERN__N_##id, \
+                                  .sample = sample_norm,  \
                                   .dtypes = TERN_D_FLOAT, \
                                   .infer = infer_norm,    \
                                   .lower = lower_norm,    \
@@ -196,8 +204,9 @@ const tern__op tern__op_norm_grad = {.name = "norm_grad",
                                      .family = "norm",
                                      .operands = "x, dy, scale?",
                                      .optional = 4,
-                                     .doc = "the gradient of a normalisation to x from that of its result",
+                                     .doc = "the gradient of a normalisation to x (behind layer_norm)",
                                      .number = TERN__N_norm_grad,
+                                     .sample = sample_norm,
                                      .dtypes = TERN_D_FLOAT,
                                      .infer = infer_norm_grad,
                                      .lower = lower_norm_grad,

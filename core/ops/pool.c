@@ -160,12 +160,20 @@ static void grad_avg_pool(const tern__grad *g, tern_tensor **din) {
   din[0] = spread ? tern__run(g->op, &spread, 1, attr, N_ATTRS) : NULL;
 }
 
+/* NHWC, a window of 2 x 2. */
+static tern_tensor *sample_pool(const tern__sample *s) {
+  const tern_word attr[N_ATTRS] = {{.i = 0}, {.u = 0}, {.i = 2}, {.i = 2}, {.i = 1}, {.i = 1}, {.i = 1}, {.i = 1}};
+  tern_tensor *image = tern_reshape(s->x, (tern_shape){4, {1, 2, 3, 1}});
+  return tern__run(s->op, &image, 1, attr, N_ATTRS);
+}
+
 const tern__op tern__op_max_pool = {.name = "max_pool",
                                     .family = "pool",
                                     .operands = "x, window",
                                     .doc = "largest of each window",
                                     .prim = TERN_OP_AMAX,
                                     .number = TERN__N_max_pool,
+                                    .sample = sample_pool,
                                     .dtypes = TERN_D_ANY,
                                     .infer = infer_max,
                                     .lower = tern__lower_prim,
@@ -176,8 +184,9 @@ const tern__op tern__op_max_pool_index = {
     .name = "max_pool_index",
     .family = "pool",
     .operands = "x, window",
-    .doc = "place in x (int64, row-major) of the largest of each window; the first of equals",
+    .doc = "place in x (int64, row-major) of the largest of each window (behind max_pool)",
     .number = TERN__N_max_pool_index,
+    .sample = sample_pool,
     .dtypes = TERN_D_ANY,
     .infer = infer_index,
     .lower = lower_index,
@@ -187,6 +196,7 @@ const tern__op tern__op_avg_pool = {.name = "avg_pool",
                                     .operands = "x, window",
                                     .doc = "mean of each window; integers give floats",
                                     .number = TERN__N_avg_pool,
+                                    .sample = sample_pool,
                                     .dtypes = TERN_D_FLOAT,
                                     .infer = infer_avg,
                                     .lower = lower_avg,
@@ -214,8 +224,11 @@ static bool bad_number(const char *op, const char *what, int64_t value) {
 
 /* Spatial axis s: padding and the result's size. */
 static bool work_out_axis(const char *op, pool *p, const tern_pool_opts *o, int s) {
-  const int64_t window = o->window[s] ? o->window[s] : 2, step = o->strides[s] ? o->strides[s] : window;
-  const int64_t dilation = o->dilations[s] ? o->dilations[s] : 1, in = p->in[s];
+  /* a 0 in the second place repeats the first */
+  const int64_t wide = o->window[s] ? o->window[s] : o->window[0], window = wide ? wide : 2;
+  const int64_t far = o->strides[s] ? o->strides[s] : o->strides[0], step = far ? far : window;
+  const int64_t spread = o->dilations[s] ? o->dilations[s] : o->dilations[0], dilation = spread ? spread : 1;
+  const int64_t in = p->in[s];
   if (window < 1) return bad_number(op, "a window", window);
   if (step < 1) return bad_number(op, "a stride", step);
   if (dilation < 1) return bad_number(op, "a dilation", dilation);
@@ -223,7 +236,14 @@ static bool work_out_axis(const char *op, pool *p, const tern_pool_opts *o, int 
   int64_t reach;
   if (__builtin_mul_overflow(window - 1, dilation, &reach) || reach > INT64_MAX / 4)
     return bad_number(op, "a window", window);
-  if (o->padding == TERN_PAD_EXPLICIT) pad = o->pads[s];
+  if (o->padding == TERN_PAD_EXPLICIT) {
+    pad = o->pads[s];
+  } else if (o->pads[s].before || o->pads[s].after) {
+    tern__fail(TERN_E_ARG,
+               "%s: pads are given along spatial axis %d, but the padding is %s; set .padding = TERN_PAD_EXPLICIT", op,
+               s, o->padding == TERN_PAD_SAME ? "TERN_PAD_SAME" : "TERN_PAD_VALID");
+    return false;
+  }
   if (o->padding == TERN_PAD_SAME) {
     const int64_t total = ((in + step - 1) / step - 1) * step + reach + 1 - in;
     if (total > 0) pad = (tern_padding){total / 2, total - total / 2};
@@ -283,10 +303,27 @@ static double lowest(tern_dtype d) {
   return -ldexp(1, 8 * (int)tern_dtype_size(d) - 1);
 }
 
+/* No window sees padding alone: the largest of nothing has no value. */
+static bool sees_something(const pool *p) {
+  for (int s = 0; s < p->n; s++) {
+    const int64_t reach = (p->attr[WINDOW + s].i - 1) * p->attr[DILATION + s].i + 1;
+    const tern_padding pad = p->pads[p->first + s];
+    if (pad.before < reach && pad.after < reach) continue;
+    tern__fail(
+        TERN_E_ARG,
+        "max_pool: padding of %lld and %lld along spatial axis %d, but the window reaches over %lld elements: some "
+        "windows would see padding alone",
+        (long long)pad.before, (long long)pad.after, s, (long long)reach);
+    return false;
+  }
+  return true;
+}
+
 tern_tensor *tern_max_pool(tern_tensor *x, const tern_pool_opts *opts) {
   static const tern_pool_opts standard = {0};
   pool p;
-  if (!tern__usable(x, "max_pool", 1) || !work_out("max_pool", x, opts ? opts : &standard, &p)) return NULL;
+  if (!tern__usable(x, "max_pool", 1) || !work_out("max_pool", x, opts ? opts : &standard, &p) || !sees_something(&p))
+    return NULL;
   if (p.padded) x = tern_pad(x, p.pads, x->rank, lowest((tern_dtype)x->dtype));
   return x ? tern__run(&tern__op_max_pool, &x, 1, p.attr, N_ATTRS) : NULL;
 }

@@ -191,6 +191,31 @@ static tern_rc infer_bits(const tern__call *c, tern__request *q, tern__result *r
 
 static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
 
+static tern_tensor *sample_random_uniform(const tern__sample *s) {
+  const tern_random_opts opts = {.dtype = s->d, .seed = 1};
+  return tern_random_uniform((tern_shape){2, {2, 3}}, &opts);
+}
+
+static tern_tensor *sample_random_normal(const tern__sample *s) {
+  const tern_random_opts opts = {.dtype = s->d, .seed = 1};
+  return tern_random_normal((tern_shape){2, {2, 3}}, &opts);
+}
+
+static tern_tensor *sample_random_integers(const tern__sample *s) {
+  const tern_random_opts opts = {.dtype = s->d, .seed = 1};
+  return tern_random_integers((tern_shape){2, {2, 3}}, 0, 4, &opts);
+}
+
+static tern_tensor *sample_random_bernoulli(const tern__sample *s) {
+  const tern_random_opts opts = {.dtype = s->d, .seed = 1};
+  return tern_random_bernoulli((tern_shape){2, {2, 3}}, 0.5, &opts);
+}
+
+static tern_tensor *sample_random_bits(const tern__sample *s) {
+  const tern_random_opts opts = {.dtype = s->d, .seed = 1};
+  return tern_random_permutation(4, &opts);
+}
+
 #define RANDOM(id, args, types, inference, lowering, tolerance, text) \
   const tern__op tern__op_##id = {.name = #id,                        \
                                   .family = "random",                 \
@@ -198,6 +223,7 @@ static void lower_bits(tern__builder *b) { tern__b_out(b, 0, bits64(b)); }
                                   .operands = args,                   \
                                   .doc = text,                        \
                                   .number = TERN__N_##id,             \
+                                  .sample = sample_##id,              \
                                   .dtypes = TERN_D_##types,           \
                                   .infer = inference,                 \
                                   .lower = lowering,                  \

@@ -221,6 +221,12 @@ static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce
   return tern__run(op, &x, 1, attr, N_ATTRS);
 }
 
+/* Over axis 1. */
+static tern_tensor *sample_along(const tern__sample *s) {
+  const tern_word attr[] = {{.u = 2}, {.u = 0}, {.u = 0}, {.f = 0}};
+  return tern__run(s->op, &s->x, 1, attr, 4);
+}
+
 #define REDUCTION(id, primitive, types, inference, lowering, tolerance, empty, rule, reads, text) \
   const tern__op tern__op_##id = {.name = #id,                                                    \
                                   .family = "reduce",                                             \
@@ -228,6 +234,7 @@ static tern_tensor *reduce(const tern__op *op, tern_tensor *x, const tern_reduce
                                   .doc = text,                                                    \
                                   .prim = primitive,                                              \
                                   .number = TERN__N_##id,                                         \
+                                  .sample = sample_along,                                         \
                                   .dtypes = TERN_D_##types,                                       \
                                   .infer = inference,                                             \
                                   .lower = lowering,                                              \

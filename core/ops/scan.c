@@ -122,6 +122,11 @@ static void grad_extreme(const tern__grad *g, tern_tensor **din) {
   din[0] = begins && s ? turned(tern_where(begins, s, tern_scalar(0)), axis, turn) : NULL;
 }
 
+static tern_tensor *sample_along(const tern__sample *s) {
+  const tern_word attr[] = {{.i = 1}, {.u = 0}};
+  return tern__run(s->op, &s->x, 1, attr, 2);
+}
+
 #define SCAN(id, primitive, types, inference, tolerance, rule, kept, text) \
   const tern__op tern__op_##id = {.name = #id,                             \
                                   .family = "scan",                        \
@@ -129,6 +134,7 @@ static void grad_extreme(const tern__grad *g, tern_tensor **din) {
                                   .doc = text,                             \
                                   .prim = primitive,                       \
                                   .number = TERN__N_##id,                  \
+                                  .sample = sample_along,                  \
                                   .dtypes = TERN_D_##types,                \
                                   .infer = inference,                      \
                                   .lower = lower_scan,                     \

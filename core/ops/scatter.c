@@ -116,6 +116,18 @@ static void grad_scatter(const tern__grad *g, tern_tensor **din) {
     grad_extreme(g, din);
 }
 
+static tern_tensor *sample_scatter(const tern__sample *s) {
+  return tern_scatter(s->x, tern_zeros((tern_shape){1, {2}}, TERN_I64), s->y, 0, TERN_SCATTER_SET);
+}
+
+static tern_tensor *sample_scatter_add(const tern__sample *s) {
+  return tern_scatter_add(s->x, tern_zeros((tern_shape){1, {2}}, TERN_I64), s->y, 0);
+}
+
+static tern_tensor *sample_scatter_nd(const tern__sample *s) {
+  return tern_scatter_nd(s->x, tern_zeros((tern_shape){2, {2, 1}}, TERN_I64), s->y, TERN_SCATTER_SET);
+}
+
 const tern__op tern__op_scatter = {
     .name = "scatter",
     .family = "scatter",
@@ -123,6 +135,7 @@ const tern__op tern__op_scatter = {
     .doc = "x with updates combined (add, set, max, min) into its slices along axis at integer indices",
     .prim = TERN_OP_SCATTER,
     .number = TERN__N_scatter,
+    .sample = sample_scatter,
     .dtypes = TERN_D_ANY,
     .infer = infer_scatter,
     .lower = tern__lower_prim,
@@ -134,6 +147,7 @@ const tern__op tern__op_scatter_add = {.name = "scatter_add",
                                        .doc = "x with updates added to its slices along axis at integer indices",
                                        .prim = TERN_OP_SCATTER,
                                        .number = TERN__N_scatter_add,
+                                       .sample = sample_scatter_add,
                                        .dtypes = TERN_D_NUM,
                                        .infer = infer_scatter,
                                        .lower = tern__lower_prim,
@@ -145,6 +159,7 @@ const tern__op tern__op_scatter_nd = {.name = "scatter_nd",
                                       .operands = "x, indices, updates",
                                       .doc = "x with updates combined into its slices at tuples of indices",
                                       .number = TERN__N_scatter_nd,
+                                      .sample = sample_scatter_nd,
                                       .dtypes = TERN_D_ANY};
 
 tern_tensor *tern__scatter_zeros(tern_tensor *indices, tern_tensor *updates, int64_t a) {

@@ -7,9 +7,14 @@
 #include "tensor/dtype.h"
 #include <tern/ops.h>
 
-#define SHAPE_OP(id, args, text)   \
-  const tern__op tern__op_##id = { \
-      .name = #id, .family = "shape", .operands = args, .doc = text, .number = TERN__N_##id, .dtypes = TERN_D_ANY}
+#define SHAPE_OP(id, args, text)                          \
+  const tern__op tern__op_##id = {.name = #id,            \
+                                  .family = "shape",      \
+                                  .operands = args,       \
+                                  .doc = text,            \
+                                  .number = TERN__N_##id, \
+                                  .dtypes = TERN_D_ANY,   \
+                                  .sample = sample_##id}
 
 /* ---- embed: attributes of the call: start, stop, step of each range ---- */
 
@@ -20,11 +25,16 @@ static void grad_embed(const tern__grad *g, tern_tensor **din) {
   din[0] = tern_slice(g->dout[0], ranges, n);
 }
 
+static tern_tensor *sample_embed(const tern__sample *s) {
+  return tern_embed(s->x, (tern_shape){2, {3, 3}}, &TERN_RANGE(1, TERN_OPEN, 1), 1);
+}
+
 const tern__op tern__op_embed = {.name = "embed",
                                  .family = "shape",
                                  .operands = "x, shape, ranges",
                                  .doc = "zeros of shape with x in a slice",
                                  .number = TERN__N_embed,
+                                 .sample = sample_embed,
                                  .dtypes = TERN_D_ANY,
                                  .grad = grad_embed};
 
@@ -60,6 +70,8 @@ tern_tensor *tern_embed(tern_tensor *x, tern_shape shape, const tern_range *rang
 
 /* ---- repeating ---- */
 
+static tern_tensor *sample_repeat(const tern__sample *s) { return tern_repeat(s->x, 2, 0); }
+static tern_tensor *sample_tile(const tern__sample *s) { return tern_tile(s->x, (tern_shape){2, {2, 3}}); }
 SHAPE_OP(repeat, "x, n, axis", "each element n times along axis");
 SHAPE_OP(tile, "x, times", "x laid side by side");
 
@@ -147,6 +159,8 @@ tern_tensor *tern_tile(tern_tensor *x, tern_shape times) {
 
 /* ---- turning ---- */
 
+static tern_tensor *sample_flip(const tern__sample *s) { return tern_flip(s->x, NULL, 0); }
+static tern_tensor *sample_roll(const tern__sample *s) { return tern_roll(s->x, 1, 1); }
 SHAPE_OP(flip, "x, axes", "the order of elements along axes turned round: a view");
 SHAPE_OP(roll, "x, shift, axis", "elements moved along axis, round the end");
 
@@ -224,11 +238,14 @@ static void grad_diag(const tern__grad *g, tern_tensor **din) {
   din[0] = on_diagonal(g->dout[0], x->shape[x->rank - 2], x->shape[x->rank - 1], g->attr[0].i);
 }
 
+static tern_tensor *sample_diag(const tern__sample *s) { return tern_diag(s->x, 0); }
+
 const tern__op tern__op_diag = {.name = "diag",
                                 .family = "shape",
                                 .operands = "x, k",
                                 .doc = "diagonal k of the last two axes (a view), or a matrix with x on it",
                                 .number = TERN__N_diag,
+                                .sample = sample_diag,
                                 .dtypes = TERN_D_ANY,
                                 .grad = grad_diag};
 
@@ -287,12 +304,16 @@ static void lower_triangle(tern__builder *b) {
 static void grad_triu(const tern__grad *g, tern_tensor **din) { din[0] = tern_triu(g->dout[0], (int)g->attr[0].i); }
 static void grad_tril(const tern__grad *g, tern_tensor **din) { din[0] = tern_tril(g->dout[0], (int)g->attr[0].i); }
 
+static tern_tensor *sample_triu(const tern__sample *s) { return tern_triu(s->x, 0); }
+static tern_tensor *sample_tril(const tern__sample *s) { return tern_tril(s->x, 0); }
+
 #define TRIANGLE(id, text)                                 \
   const tern__op tern__op_##id = {.name = #id,             \
                                   .family = "shape",       \
                                   .operands = "x, k",      \
                                   .doc = text,             \
                                   .number = TERN__N_##id,  \
+                                  .sample = sample_##id,   \
                                   .dtypes = TERN_D_ANY,    \
                                   .infer = infer_triangle, \
                                   .lower = lower_triangle, \
@@ -313,6 +334,7 @@ tern_tensor *tern_tril(tern_tensor *x, int k) { return triangle(&tern__op_tril, 
 
 /* ---- outer ---- */
 
+static tern_tensor *sample_outer(const tern__sample *s) { return tern_outer(s->x, s->y); }
 SHAPE_OP(outer, "a, b", "every product of an element of a and one of b");
 
 tern_tensor *tern_outer(tern_tensor *a, tern_tensor *b) {

@@ -30,12 +30,18 @@ static void grad_slice(const tern__grad *g, tern_tensor **din) {
 
 static void grad_expand(const tern__grad *g, tern_tensor **din) { din[0] = g->dout[0]; } /* the tape sums */
 
+static tern_tensor *sample_reshape(const tern__sample *s) { return tern_reshape(s->x, (tern_shape){1, {6}}); }
+static tern_tensor *sample_permute(const tern__sample *s) { return tern_transpose(s->x); }
+static tern_tensor *sample_slice(const tern__sample *s) { return tern_slice(s->x, &TERN_RANGE(1, TERN_OPEN, 1), 1); }
+static tern_tensor *sample_expand(const tern__sample *s) { return tern_expand(s->x, (tern_shape){3, {2, 2, 3}}); }
+
 #define VIEW(id, args, text)                              \
   const tern__op tern__op_##id = {.name = #id,            \
                                   .family = "view",       \
                                   .operands = args,       \
                                   .doc = text,            \
                                   .number = TERN__N_##id, \
+                                  .sample = sample_##id,  \
                                   .dtypes = TERN_D_ANY,   \
                                   .grad = grad_##id};
 VIEW(reshape, "x, shape", "another shape of the same elements (flatten, squeeze, expand_dims)")

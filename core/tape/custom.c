@@ -106,8 +106,8 @@ static void come_back(tern__thread *t, outside before) {
   tern__hook_update(t);
 }
 
-/* Watches the operands whose gradients are asked for, each value once though it may stand in several places. Returns how
-   many; -1 after an error. */
+/* Watches the operands whose gradients are asked for, each value once though it may stand in several places. Returns
+   how many; -1 after an error. */
 static int watch_operands(const closure *c, const tern__grad *g, tern_tape *tape, tern_tensor **sources, int *where) {
   tern__recorder *r = tern__tls->recorder;
   int n = 0;

@@ -409,7 +409,8 @@ static void clear_value(tern__value *v, uint32_t bit) {
   v->watched &= ~bit;
 }
 
-/* Let go of the tensors that no tape watches any more. The table keeps its size; without memory for another it stays. */
+/* Let go of the tensors that no tape watches any more. The table keeps its size; without memory for another it stays.
+   */
 static void forget_watched(tern__recorder *r) {
   uint32_t gone = 0;
   for (uint32_t i = 0; i < r->watched_capacity; i++)

@@ -1,4 +1,4 @@
-/* Reading data. */
+/* Reading and writing data. */
 #ifndef TERN_IO_H_
 #define TERN_IO_H_
 #include <tern/base.h>

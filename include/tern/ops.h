@@ -216,7 +216,8 @@ TERN_API tern_tensor *tern_rms_norm(tern_tensor *x, tern_tensor *scale, const te
 typedef struct tern_dropout_opts { uint64_t seed; int inference; } tern_dropout_opts;
 /* Each element 0 with probability rate, else divided by 1 - rate. */
 TERN_API tern_tensor *tern_dropout(tern_tensor *x, double rate, const tern_dropout_opts *opts);
-/* Rows of table [n, ..] at the integer ids: shape of ids followed by that of a row. */
+/* Rows of table [n, ..] at the integer ids (negative ones count from the end): shape of ids followed by that of a row.
+   */
 TERN_API tern_tensor *tern_embedding(tern_tensor *table, tern_tensor *ids);
 /* mask: bool (true = take part) or float (added to the scores), broadcasting to [.., L, S]; NULL or TERN_NONE = none.
    causal: position i sees keys 0 .. i. scale: 0 = 1/sqrt(E). dropout: probability, with seed as tern_dropout_opts. */
@@ -227,7 +228,7 @@ typedef struct tern_attention_opts {
   uint64_t seed;
 } tern_attention_opts;
 /* softmax(q k^T scale + mask) v; q [.., L, E], k [.., S, E], v [.., S, V], out [.., L, V], leading axes broadcast
-   (Vaswani et al., 2017). A row that may see nothing gives NaN, as in PyTorch. */
+   (Vaswani et al., 2017). A row that may see nothing gives zeros, as in PyTorch. */
 TERN_API tern_tensor *tern_scaled_dot_product_attention(tern_tensor *q, tern_tensor *k, tern_tensor *v,
                                                         const tern_attention_opts *opts);
 
@@ -239,7 +240,8 @@ typedef enum tern_layout { TERN_NHWC = 0, TERN_NCHW } tern_layout;
 /* VALID: none. SAME: as much as makes out = ceil(in / stride), the odd one behind. EXPLICIT: pads[d] before and
    after. */
 typedef enum tern_pad_mode { TERN_PAD_VALID = 0, TERN_PAD_SAME, TERN_PAD_EXPLICIT } tern_pad_mode;
-/* strides, dilations, groups: 0 = 1. output_padding: tern_conv_transpose only, how much longer the result is. */
+/* strides, dilations: 0 = 1, and in the second place the first; groups: 0 = 1. pads: with EXPLICIT only.
+   output_padding: tern_conv_transpose only, how much longer the result is. */
 typedef struct tern_conv_opts {
   tern_layout layout;
   tern_pad_mode padding;
@@ -252,7 +254,8 @@ TERN_API tern_tensor *tern_conv(tern_tensor *x, tern_tensor *filters, const tern
    NCHW [channels, out / groups, space..]: those of the tern_conv that it transposes. With SAME the result is in *
    stride long. */
 TERN_API tern_tensor *tern_conv_transpose(tern_tensor *x, tern_tensor *filters, const tern_conv_opts *opts);
-/* window: 0 = 2. strides: 0 = the window. */
+/* window: 0 = 2; strides: 0 = the window; dilations: 0 = 1; 0 in the second place: the first. pads: with EXPLICIT only;
+   for tern_max_pool less than the window. */
 typedef struct tern_pool_opts {
   tern_layout layout;
   tern_pad_mode padding;
@@ -270,10 +273,11 @@ TERN_API tern_tensor *tern_avg_pool(tern_tensor *x, const tern_pool_opts *opts);
 
 /* What becomes of the examples' values: MEAN of all (Keras's sum_over_batch_size), SUM, or NONE: kept. */
 typedef enum tern_loss_reduction { TERN_LOSS_MEAN = 0, TERN_LOSS_SUM, TERN_LOSS_NONE } tern_loss_reduction;
-/* from_logits: y_pred is not yet a probability (cross-entropies). label_smoothing: share of the target spread evenly.
-   axis: the classes', 0 = the last. delta: huber (0 = 1). alpha, gamma: focal and tversky (0 = Keras's). weights:
-   broadcast to the examples' values, NULL or TERN_NONE = 1. ignore_class: sparse, examples of this class count nothing,
-   when ignore is set. */
+/* from_logits: y_pred is not yet a probability (cross-entropies; others ignore it). label_smoothing: share of the
+   target spread evenly. axis: the classes', 0 = the last. delta: huber (0 = 1). alpha, gamma: of the focal losses (0 =
+   0.25 and 2); an alpha given to the binary one also balances the classes by it. alpha, beta: of tversky (0 = 0.5).
+   weights: broadcast to the examples' values, NULL or TERN_NONE = 1. ignore_class: sparse, examples of this class count
+   nothing, when ignore is set. */
 typedef struct tern_loss_opts {
   tern_loss_reduction reduction;
   int from_logits, axis, ignore, ignore_class;
@@ -281,7 +285,8 @@ typedef struct tern_loss_opts {
   tern_tensor *weights;
 } tern_loss_opts;
 /* Cross-entropy of logits with integer labels (one rank less) or with probabilities of the same shape, from_logits
-   implied: the usual classification loss, computed as one kernel with its softmax. */
+   implied: the usual classification loss, computed with its softmax. A label out of range is an error where the labels
+   are in host memory; elsewhere that example's loss and gradient are NaN. */
 TERN_API tern_tensor *tern_cross_entropy(tern_tensor *logits, tern_tensor *labels, const tern_loss_opts *opts);
 #define TERN_LOSSES(X)                                                                                           \
   X(mean_squared_error) X(mean_absolute_error) X(mean_absolute_percentage_error)                                 \
@@ -422,7 +427,7 @@ TERN_API tern_tensor *tern_take_along_axis(tern_tensor *x, tern_tensor *indices,
    (TensorFlow's gather_nd). */
 TERN_API tern_tensor *tern_gather_nd(tern_tensor *x, tern_tensor *indices);
 /* x with updates added to (set, max, min: see the mode) its slices along axis at the integer indices. updates: shape of
-   tern_take(x, indices, axis). An index that occurs twice counts twice, in order. */
+   tern_take(x, indices, axis), or a number. An index that occurs twice counts twice, in order. */
 TERN_API tern_tensor *tern_scatter(tern_tensor *x, tern_tensor *indices, tern_tensor *updates, int axis,
                                    tern_scatter_mode mode);
 /* tern_scatter that adds. */

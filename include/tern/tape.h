@@ -16,8 +16,8 @@ typedef struct tern_tape tern_tape;
    names. */
 typedef struct tern_tape_opts { int persistent, watch_nothing; } tern_tape_opts;
 /* Begin to record on this thread. The tape ends with tern_tape_end, with its first gradient (unless persistent) or with
-   the scope in which it was begun, whichever is first. At most 32 at a time on a thread. NULL with the error set when
-   memory is exhausted. */
+   the scope in which it was begun, whichever is first. NULL with the error set when memory is exhausted, or when 32 are
+   open on the thread. Outside of any scope a tape that has ended must not be used any more. */
 TERN_API tern_tape *tern_tape_begin(const tern_tape_opts *opts);
 /* Stop recording and forget everything. Allowed on NULL and on a tape that has ended, as long as its scope is open. */
 TERN_API void tern_tape_end(tern_tape *tape);
@@ -28,8 +28,9 @@ TERN_API tern_rc tern_tape_reset(tern_tape *tape);
 
 /* gradients[i] = the sum over the elements of target of d target / d sources[i], with the shape and dtype of
    sources[i], borrowed from the scope. TERN_NONE where target does not depend on it. Not recorded by this tape, but by
-   those around it. A source must be a trainable variable, a watched tensor, or computed from one. On failure
-   gradients[] is all NULL. */
+   those around it. A source must be a trainable variable, a watched tensor, or computed from one; a target that nothing
+   watched leads to is an error too (round, comparisons and the like lead nowhere). On failure gradients[] is all NULL;
+   a wrong argument leaves the tape as it was, any other failure ends one that is not persistent. */
 TERN_API tern_rc tern_tape_gradient(tern_tape *tape, tern_tensor *target, tern_tensor *const *sources, int n,
                                     tern_tensor **gradients);
 /* unconnected_zeros: zeros instead of TERN_NONE (and instead of the errors for what the tape never saw). */
@@ -68,8 +69,8 @@ TERN_API tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_bod
                                       void (*release)(void *self), tern_tensor *const *in, int n_in, tern_tensor **out,
                                       int n_out);
 /* out[] = body(in[]), keeping only in[] for the backward pass, where body runs again (with the same random numbers) to
-   recompute what its gradient needs: less memory for one more forward pass. Variables that body reads count as inputs.
-   self: as above. */
+   recompute what its gradient needs: less memory for one more forward pass. Variables that body reads count as inputs;
+   for the second pass they have the values of then. body must not assign to variables. self: as above. */
 TERN_API tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release)(void *self),
                                       tern_tensor *const *in, int n_in, tern_tensor **out, int n_out);
 

@@ -161,14 +161,16 @@ TERN_API tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_op
    theirs. In place when nobody else holds the memory. Tapes do not record assignments, and keep the values that they
    saw. */
 TERN_API tern_rc tern_assign(tern_tensor *variable, tern_tensor *value);
-/* variable += value, which broadcasts to it. */
+/* variable += value, which broadcasts to it. Computed in the dtype where both meet, then converted to the variable's.
+   */
 TERN_API tern_rc tern_assign_add(tern_tensor *variable, tern_tensor *value);
 /* variable -= value. */
 TERN_API tern_rc tern_assign_sub(tern_tensor *variable, tern_tensor *value);
 /* How a sparse update combines what is there with what comes. */
 typedef enum tern_scatter_mode { TERN_SCATTER_ADD = 0, TERN_SCATTER_SET, TERN_SCATTER_MAX, TERN_SCATTER_MIN } tern_scatter_mode;
 /* Slices of the variable along axis 0 at the integer indices combined with updates, whose shape is that of the indices
-   followed by that of a slice; an index that occurs twice counts twice, in order. */
+   followed by that of a slice; an index that occurs twice counts twice, in order. An index out of range: an error
+   on a host-memory device, and nothing changes; elsewhere that row is left out, and the next wait reports it. */
 TERN_API tern_rc tern_assign_scatter(tern_tensor *variable, tern_tensor *indices, tern_tensor *updates,
                                      tern_scatter_mode mode);
 /* The variable's name; "" when it has none. */

@@ -14,7 +14,7 @@ typedef struct tern_optimizer tern_optimizer;
 
 enum { TERN_SCHEDULE_CONSTANT = 0, TERN_SCHEDULE_STEP, TERN_SCHEDULE_COSINE, TERN_SCHEDULE_EXPONENTIAL };
 /* rate(step), after warmup steps that rise linearly from warmup_start to the rate and are not counted: CONSTANT: rate.
-   STEP: rate * factor^(number of boundaries <= step), or with values the one of the interval (n_boundaries + 1 of
+   STEP: rate * factor^(number of boundaries < step), or with values the one of the interval (n_boundaries + 1 of
    them). EXPONENTIAL: rate * factor^(step / steps), the exponent rounded down if staircase. COSINE: from rate to rate *
    floor_factor along half a cosine over `steps`. The arrays must outlive the optimiser. */
 typedef struct tern_schedule {
@@ -33,9 +33,11 @@ TERN_API double tern_schedule_at(const tern_schedule *schedule, int64_t step);
 
 /* learning_rate: see each optimiser; schedule: instead of it (copied). weight_decay: the variable loses this share
    times the learning rate in each step (decoupled). clip_value: each gradient element limited to +-that; clip_norm:
-   each gradient scaled down to that norm; global_clip_norm: all together; at most one of the three. */
+   each gradient scaled down to that norm; global_clip_norm: all together; at most one of the three. name: what the
+   names of its state begin with, NULL = the rule's ("adam"); two optimisers whose state goes into one file need two. */
 #define TERN_OPTIMIZER_OPTS \
-  double learning_rate; const tern_schedule *schedule; double weight_decay, clip_value, clip_norm, global_clip_norm
+  double learning_rate; const tern_schedule *schedule; double weight_decay, clip_value, clip_norm, global_clip_norm; \
+  const char *name
 typedef struct tern_sgd_opts { TERN_OPTIMIZER_OPTS; double momentum; int nesterov; } tern_sgd_opts;
 typedef struct tern_adam_opts { TERN_OPTIMIZER_OPTS; double beta1, beta2, epsilon; int amsgrad; } tern_adam_opts;
 typedef struct tern_rmsprop_opts {
@@ -63,7 +65,9 @@ TERN_API tern_optimizer *tern_lion(const tern_lion_opts *opts);
 TERN_API void tern_optimizer_release(tern_optimizer *optimizer);
 
 /* One step: variables[i] changes by its gradient. gradients[i]: shape of the variable, or TERN_NONE (the variable is
-   left alone). Nothing is changed when an argument is wrong. Not recorded by tapes. */
+   left alone). Nothing is changed when an argument is wrong; a device that fails on the way leaves the variables before
+   it changed. Each call is a step, whatever it is given; a variable that stands twice changes twice, and a frozen one
+   changes too. Not recorded by tapes. The optimiser keeps a reference to each variable that it has seen. */
 TERN_API tern_rc tern_optimizer_apply(tern_optimizer *optimizer, tern_tensor *const *gradients,
                                       tern_tensor *const *variables, int n);
 /* Steps made so far. */
@@ -72,9 +76,9 @@ TERN_API int64_t tern_optimizer_steps(const tern_optimizer *optimizer);
 TERN_API double tern_optimizer_learning_rate(const tern_optimizer *optimizer);
 /* A constant rate from now on; compiles nothing. */
 TERN_API tern_rc tern_optimizer_set_learning_rate(tern_optimizer *optimizer, double rate);
-/* The state, for saving: variables named "VARIABLE/momentum" and the like, in a fixed order, and last a rank-0 int64
-   "steps". Borrowed from the optimiser. Returns their number; fills at most max. State exists from the first apply, or
-   tern_optimizer_build, on. */
+/* The state, for saving: variables named "adam/VARIABLE/momentum" and the like, in a fixed order, and last a rank-0
+   int64 "adam/steps". Borrowed from the optimiser. Returns their number; fills at most max. State exists from the first
+   apply, or tern_optimizer_build, on; asking for it earlier is an error (and gives 0). */
 TERN_API int tern_optimizer_state(tern_optimizer *optimizer, tern_tensor **state, int max);
 /* Make the state for these variables now, so that it can be restored before the first step. */
 TERN_API tern_rc tern_optimizer_build(tern_optimizer *optimizer, tern_tensor *const *variables, int n);

@@ -206,6 +206,7 @@ static void test_copy_on_write(void) {
     TERN_SCOPE;
     tern_optimizer *a = rule(r), *b = rule(r);
     tern_tensor *v = variable("v", TERN_SHAPE(2, 3), TERN_F32), *w = variable("v", TERN_SHAPE(2, 3), TERN_F32);
+    CHECK(!tern_optimizer_build(a, &v, 1), "%s", tern_error());
     for (int step = 1; step < 4; step++) {
       tern_tensor *g = gradient(1, step, TERN_SHAPE(2, 3), TERN_F32);
       tern_tensor *state[8];
@@ -362,10 +363,10 @@ static void test_state(void) {
           tern_error());
     for (int k = 0; k < 2; k++) CHECK(same_values(v[k], w[k]), "rule %d: variable %d differs after a restore", r, k);
     if (r == 3) {
-      const char *names[] = {"w/momentum", "w/velocity", "w/velocity_hat", "variable_1/momentum"};
+      const char *names[] = {"adam/w/momentum", "adam/w/velocity", "adam/w/velocity_hat", "adam/variable_1/momentum"};
       for (int i = 0; i < 4; i++)
         CHECK(!strcmp(tern_variable_name(from[i]), names[i]), "%s", tern_variable_name(from[i]));
-      CHECK(n == 7 && !strcmp(tern_variable_name(from[6]), "steps") && tern_dtype_get(from[6]) == TERN_I64, "%d", n);
+      CHECK(n == 7 && !strcmp(tern_variable_name(from[6]), "adam/steps") && tern_dtype_get(from[6]) == TERN_I64, "%d", n);
       CHECK(tern_dtype_get(from[3]) == TERN_BF16 && !tern_trainable(from[0]), "slots");
       tern_tensor *seen = tern_reshape(from[6], TERN_SHAPE(1));
       CHECK(tern_optimizer_apply(a, g, v, 2) == TERN_OK, "%s", tern_error());
@@ -414,6 +415,15 @@ static void test_bad_options(void) {
   CHECK_ERROR(TERN_E_ARG, "NULL");
   CHECK(tern_optimizer_state(NULL, NULL, 0) == 0, "NULL");
   CHECK_ERROR(TERN_E_ARG, "NULL");
+  tern_tensor *state[2], *w = variable("w", TERN_SHAPE(1), TERN_F32);
+  o = tern_sgd(&(tern_sgd_opts){.name = "first"});
+  CHECK(tern_optimizer_state(o, NULL, 0) == 0 && tern_optimizer_state(o, state, 2) == 0, "state before it is there");
+  CHECK_ERROR(TERN_E_ARG, "tern_optimizer_build");
+  CHECK(!tern_optimizer_build(o, &w, 1) && tern_optimizer_state(o, state, 2) == 1 &&
+            !strcmp(tern_variable_name(state[0]), "first/steps"),
+        "a name of its own");
+  tern_optimizer_release(o);
+  tern_release(w);
 }
 
 /* The second pair of a step is wrong: the first variable must stay. */

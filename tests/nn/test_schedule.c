@@ -50,7 +50,7 @@ static void test_others(void) {
   const int64_t boundaries[] = {2, 4};
   const tern_schedule factor = {
       .kind = TERN_SCHEDULE_STEP, .rate = 0.8, .factor = 0.5, .n_boundaries = 2, .boundaries = boundaries, .warmup = 2};
-  const double expected[] = {0, 0.4, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2}; /* boundaries count from the end of the warm-up */
+  const double expected[] = {0, 0.4, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2}; /* boundaries count from the end of the warm-up */
   for (int i = 0; i < 8; i++)
     CHECK(fabs(tern_schedule_at(&factor, i) - expected[i]) < 1e-15, "step %d: %g", i, tern_schedule_at(&factor, i));
   const tern_schedule constant = {.rate = 0.3};

@@ -20,8 +20,18 @@ static void test_edges(void) {
   tern_tensor *y = tern_scaled_dot_product_attention(x, x, x, &(tern_attention_opts){.mask = mask});
   double *got = test_values(y);
   for (int i = 0; got && i < 6; i++)
-    CHECK(isnan(got[i]) == (i > 2), "element %d of a row that sees %s: %g", i, i > 2 ? "nothing" : "all", got[i]);
+    CHECK(isfinite(got[i]) && (got[i] == 0) == (i > 2), "element %d of a row that sees %s: %g", i,
+          i > 2 ? "nothing" : "all", got[i]);
   free(got);
+  tern_tape *tape = tern_tape_begin(NULL);
+  tern_tensor *gradient;
+  tern_tape_watch(tape, x);
+  y = tern_scaled_dot_product_attention(x, x, x, &(tern_attention_opts){.mask = mask});
+  CHECK(!tern_tape_gradient(tape, tern_sum(y, NULL), &x, 1, &gradient), "%s", tern_error());
+  CHECK(tern_item(tern_all(tern_isfinite(gradient), NULL)) == 1, "the gradient beside a row that sees nothing");
+  tern_tensor *failed = tern_reshape(mask, TERN_SHAPE(3, 3));
+  CHECK(!tern_scaled_dot_product_attention(x, x, x, &(tern_attention_opts){.mask = failed}), "a mask that failed");
+  CHECK_ERROR(TERN_E_ARG, "reshape");
   /* without a mask and with one that hides nothing */
   tern_tensor *plain = tern_scaled_dot_product_attention(x, x, x, NULL);
   tern_tensor *open =
@@ -47,8 +57,8 @@ static void test_edges(void) {
   CHECK_ERROR(TERN_E_ARG, "mask");
   CHECK(!tern_scaled_dot_product_attention(tern_ones(TERN_SHAPE(2, 3), TERN_I32), x, x, NULL), "integers");
   CHECK_ERROR(TERN_E_ARG, "q is int32");
-  CHECK(!tern_scaled_dot_product_attention(x, x, x, &(tern_attention_opts){.dropout = 1}), "dropout");
-  CHECK_ERROR(TERN_E_ARG, "rate is 1");
+  CHECK(!tern_scaled_dot_product_attention(x, x, x, &(tern_attention_opts){.dropout = 2}), "dropout");
+  CHECK_ERROR(TERN_E_ARG, "rate is 2");
 }
 
 static void test_dropout(void) {
@@ -84,8 +94,9 @@ static void test_dropout(void) {
     CHECK(of_infinity[i] == 0 || of_infinity[i] == INFINITY, "%g", of_infinity[i]);
   free(of_infinity);
   CHECK_NO_ERROR();
-  CHECK(!tern_dropout(x, 1, NULL), "rate");
-  CHECK_ERROR(TERN_E_ARG, "rate is 1");
+  CHECK(tern_item(tern_sum(tern_abs(tern_dropout(x, 1, NULL)), NULL)) == 0, "everything is dropped");
+  CHECK(!tern_dropout(x, 1.5, NULL), "rate");
+  CHECK_ERROR(TERN_E_ARG, "rate is 1.5");
   CHECK(!tern_dropout(x, NAN, NULL), "rate");
   CHECK_ERROR(TERN_E_ARG, "rate is nan");
   CHECK(!tern_dropout(tern_ones(TERN_SHAPE(2), TERN_I32), 0.5, NULL), "integers");

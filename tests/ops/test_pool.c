@@ -105,6 +105,10 @@ static void test_refused(void) {
   CHECK_ERROR(TERN_E_ARG, "a window is -1");
   CU_ASSERT_PTR_NULL(tern_avg_pool(x, &(tern_pool_opts){.strides = {-2, 1}}));
   CHECK_ERROR(TERN_E_ARG, "a stride is -2");
+  CU_ASSERT_PTR_NULL(tern_max_pool(x, &(tern_pool_opts){.padding = TERN_PAD_EXPLICIT, .pads = {{2, 0}}}));
+  CHECK_ERROR(TERN_E_ARG, "padding alone");
+  CU_ASSERT_PTR_NULL(tern_avg_pool(x, &(tern_pool_opts){.pads = {{1, 1}}}));
+  CHECK_ERROR(TERN_E_ARG, "TERN_PAD_EXPLICIT");
   CU_ASSERT_PTR_NULL(tern_avg_pool(x, &(tern_pool_opts){.padding = TERN_PAD_EXPLICIT, .pads = {{-1, 0}}}));
   CHECK_ERROR(TERN_E_ARG, "negative");
   CU_ASSERT_PTR_NULL(tern_avg_pool(x, &(tern_pool_opts){.layout = (tern_layout)7}));
