@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "dispatch/dispatch.h"
+#include "ops/variable.h"
 #include "tensor/dtype.h"
 #include <math.h>
 #include <stdio.h>
@@ -37,10 +38,7 @@ static bool shared(const tern_tensor *v) { return atomic_load_explicit(&v->stora
 
 /* The variable takes over the storage of `fresh`, which ends. */
 static void take(tern_tensor *v, tern_tensor *fresh) {
-  tern__storage *old = v->storage;
-  v->storage = fresh->storage;
-  v->offset = fresh->offset;
-  fresh->storage = old;
+  tern__variable_take(v, fresh);
   tern__unref(fresh);
 }
 

@@ -32,18 +32,6 @@ void tern__closure_release(tern_word w) {
   free(c);
 }
 
-/* A handle of its own to x's value and place in the record. */
-static tern_tensor *alias_of(tern_tensor *x, uint64_t id) {
-  tern_tensor *v = tern__view_header(x);
-  if (!v) return NULL;
-  v->rank = x->rank;
-  v->flags = x->flags & TERN__CONTIG;
-  v->grad_id = id;
-  memcpy(v->shape, x->shape, sizeof v->shape);
-  memcpy(v->stride, x->stride, sizeof v->stride);
-  return v;
-}
-
 /* ---- the backward pass ---- */
 
 static void custom_rule(closure *c, const tern__grad *g, tern_tensor **din) {
@@ -143,7 +131,7 @@ static bool checkpoint_gradients(closure *c, const tern__grad *g, tern_tensor **
   tern_tensor *out[MAX_TENSORS], *seeds[MAX_TENSORS], *then[MAX_VARIABLES];
   int where[MAX_TENSORS + MAX_VARIABLES], n_targets = 0;
   for (int i = 0; i < c->n_variables; i++)
-    if (!(then[i] = tern__push(alias_of(g->in[c->n_given + i], 0)))) return false;
+    if (!(then[i] = tern__push(tern__alias(g->in[c->n_given + i], 0)))) return false;
   tern_tape *tape = tern_tape_begin(&(tern_tape_opts){.watch_nothing = 1});
   const int n_sources = tape ? watch_operands(c, g, tape, sources, where) : -1;
   bool ok = n_sources >= 0 && run_again(c, g, then, out);
@@ -219,7 +207,7 @@ static bool run_body(const char *what, tern__thread *t, closure *c, struct tern_
     if (ok && !tern__usable(out[o], what, o + 1)) ok = false;
     tern_tensor *solid =
         ok ? tern__solid(out[o], out[o]->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)out[o]->dtype) : NULL;
-    out[o] = solid ? alias_of(solid, 0) : NULL;
+    out[o] = solid ? tern__alias(solid, 0) : NULL;
     ok = ok && out[o];
   }
   tern_scope_end(&mark);

@@ -203,8 +203,7 @@ static tern_tensor *ghost(const tern_tensor *t) {
   return g;
 }
 
-/* The value that a variable has now. */
-static tern_tensor *snapshot(tern_tensor *v, uint64_t id) {
+tern_tensor *tern__alias(tern_tensor *v, uint64_t id) {
   tern_tensor *s = tern__view_header(v);
   if (TERN__UNLIKELY(!s)) return NULL;
   s->rank = v->rank;
@@ -229,7 +228,7 @@ static __attribute__((noinline)) bool hold_other(const tern__recorder *r, tern_t
   if (t == TERN_NONE)
     *held = t;
   else if (t->flags & TERN__VARIABLE) /* its shape never changes, its value may */
-    *held = data ? snapshot(t, value >= 0 ? r->values[value].id : 0) : tern__ref(t);
+    *held = data ? tern__alias(t, value >= 0 ? r->values[value].id : 0) : tern__ref(t);
   else
     *held = t->flags & TERN__WEAK ? tern__ref(t) : ghost(t);
   return *held != NULL;

@@ -189,11 +189,5 @@ int tern_recording(void) {
 tern_tensor *tern_stop_gradient(tern_tensor *x) {
   if (!tern__usable(x, "stop_gradient", 1)) return NULL;
   if (x->flags & TERN__WEAK) return tern__push(tern__ref(x));
-  tern_tensor *v = tern__view_header(x);
-  if (!v) return NULL;
-  v->rank = x->rank;
-  v->flags = x->flags & TERN__CONTIG;
-  memcpy(v->shape, x->shape, sizeof v->shape);
-  memcpy(v->stride, x->stride, sizeof v->stride);
-  return tern__push(v);
+  return tern__push(tern__alias(x, 0));
 }

@@ -88,6 +88,9 @@ tern__recorder *tern__recorder_of(tern__thread *t); /* made when needed; NULL wi
 /* The value of a tensor on this record, -1 when no tape tracks it. Watches trainable variables where a tape does so by
    itself. */
 int32_t tern__value_of(tern__recorder *r, tern_tensor *t);
+/* A header of its own over the value that x has now (a snapshot, if x is a variable), with that place in the record (0:
+   none). Owned; NULL with the error set. */
+tern_tensor *tern__alias(tern_tensor *x, uint64_t id);
 /* Watch t for the tapes in mask. False with the error set. */
 bool tern__watch(tern__recorder *r, tern_tensor *t, uint32_t mask);
 /* Append an op whose outputs are new tensors. */
