@@ -14,7 +14,7 @@ extern "C" {
 #define TERN_SA _Static_assert
 #endif
 #define TERN_ABI_MAJOR 0u
-#define TERN_ABI_MINOR 2u
+#define TERN_ABI_MINOR 3u
 #define TERN_ABI ((TERN_ABI_MAJOR << 16) | TERN_ABI_MINOR)
 #define TERN_MAX_RANK 8
 
@@ -277,6 +277,11 @@ typedef struct tern_device_info {
   uint32_t mem_align, max_queues, max_args, max_nodes; /* 0 = no limit */
   uint32_t dtypes;       /* bit d: the device computes dtype d. 0 = ask supports() */
   char features[256];    /* for people: "fp64 fp16 svm" */
+  /* declared costs, for placement; 0 = unknown, the core measures */
+  uint64_t flops;          /* float32 multiplications and additions a second of a large DOT */
+  uint64_t bandwidth;      /* bytes a second to and from the device's own memory */
+  uint64_t launch_ns;      /* of an empty kernel */
+  uint64_t link_bandwidth, link_ns; /* to and from host memory: bytes a second, and the latency of one transfer */
 } tern_device_info;
 typedef struct tern_mem_desc { /* host_ptr / handle: import instead of allocate; flags name the kind */
   uint32_t struct_size, flags;
