@@ -2,21 +2,10 @@
    its slots and gives the new variable and slots; the object holds options, slots and the step count. */
 #ifndef TERN_NN_OPTIMIZER_H_
 #define TERN_NN_OPTIMIZER_H_
-#include "ops/op.h"
+#include "ops/update.h"
 #include <tern/train.h>
 
 enum { TERN__MAX_SLOTS = 3, TERN__MAX_HYPER = 4, TERN__MAX_SCALARS = TERN__MAX_HYPER + 3 };
-
-/* What an update does beyond its plain form: attribute 0 of the call. */
-enum {
-  TERN__UPDATE_MOMENTUM = 1,
-  TERN__UPDATE_NESTEROV = 2,
-  TERN__UPDATE_AMSGRAD = 4,
-  TERN__UPDATE_CENTERED = 8,
-  TERN__UPDATE_DECAY = 16, /* a scalar: the share that the variable loses first */
-  TERN__UPDATE_LIMIT = 32, /* a scalar: gradient elements are limited to +- it */
-  TERN__UPDATE_SCALE = 64  /* a rank-0 tensor behind the slots, by which the gradient is multiplied */
-};
 
 /* An update's scalars, in this order: the rate, the decay if any, hyper[0..n_hyper), the limit if any. They travel as
    host scalars behind the tensors, so that changing them compiles nothing, as many as TERN__MAX_ARGS leaves room for;
@@ -33,10 +22,6 @@ typedef struct tern__rule {
   /* What stands in for the learning rate in the step-th step (from 1); NULL: itself. */
   double (*rate)(const double *hyper, double learning_rate, int64_t step);
 } tern__rule;
-
-/* update.c */
-extern const tern__op tern__op_sgd_update, tern__op_adam_update, tern__op_rmsprop_update, tern__op_adagrad_update,
-    tern__op_lion_update;
 
 /* schedule.c: TERN_OK, or the error says what is wrong with it. */
 tern_rc tern__schedule_check(const char *op, const tern_schedule *schedule);

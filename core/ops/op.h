@@ -78,6 +78,8 @@ const tern__op *tern__op_at(int i);
 const tern__op *tern__op_of_prim(uint32_t prim);
 /* By public name; NULL. */
 const tern__op *tern__op_named(const char *name);
+/* By name, those too that only the core calls (updates of optimisers, what graphs are written with). NULL. */
+const tern__op *tern__op_find(const char *name);
 /* Facts of the primitive table. */
 typedef struct tern__prim {
   const char *name;

@@ -1,6 +1,8 @@
 /* The op table and the primitive table. */
 #include "device/device.h"
 #include "ops/table.h"
+#include "ops/update.h"
+#include "ops/write.h"
 #include <string.h>
 
 static const tern__op *const ops[] = {
@@ -25,6 +27,16 @@ const tern__op *tern__op_named(const char *name) {
   for (int i = 1; i < TERN__N_END; i++)
     if (!strcmp(ops[i]->name, name)) return ops[i];
   return NULL;
+}
+
+const tern__op *tern__op_find(const char *name) {
+  static const tern__op *const inner[] = {&tern__op_sgd_update,     &tern__op_adam_update, &tern__op_rmsprop_update,
+                                          &tern__op_adagrad_update, &tern__op_lion_update, &tern__op_empty,
+                                          &tern__op_write};
+  const tern__op *op = tern__op_named(name);
+  for (size_t i = 0; i < sizeof inner / sizeof *inner && !op; i++)
+    if (!strcmp(inner[i]->name, name)) op = inner[i];
+  return op;
 }
 
 const tern__prim *tern__prim_at(int i) { return i >= 0 && i < N_PRIMS ? &prims[i] : NULL; }

@@ -8,5 +8,6 @@
 #include <tern/device.h>
 #include <tern/io.h>
 #include <tern/tape.h>
+#include <tern/graph.h>
 #include <tern/train.h>
 #endif

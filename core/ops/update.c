@@ -1,7 +1,7 @@
 /* The update ops: one region each, from variable, gradient and slots to the new variable and slots. 16-bit floats are
    computed in float32 and rounded once. Formulas: keras/src/optimizers of Keras 3. Not in the op table: only optimisers
    call them, with tern__run_into. */
-#include "nn/optimizer.h"
+#include "ops/update.h"
 #include "device/device.h"
 #include "tensor/dtype.h"
 
