@@ -1,5 +1,6 @@
-// The peer of dispatch.c, math.c and train.c: the same loops in libtorch. Like them it answers names on stdin with seconds an
-// operation (bench/run alternates the two); "version" with its version. Without --serve it measures every case once.
+// The peer of dispatch.c, math.c and train.c: the same loops in libtorch. Like them it answers names on stdin with
+// seconds an operation (bench/run alternates the two); "version" with its version; "check CASE" of a graph case with
+// its check (README.md). Without --serve it measures every case once.
 #include <torch/torch.h>
 #include <unistd.h>
 
@@ -58,14 +59,23 @@ template <class F> Case each(F f) {
 // The guide's linear model: 2x2 data, mean squared error, Adam.
 struct Linear {
   torch::Tensor x = torch::tensor({{1.f, 2.f}, {3.f, 4.f}}), y = torch::tensor({{0.f}, {1.f}});
-  torch::Tensor w = torch::randn({2, 1}).requires_grad_(true), b = torch::zeros({1}).requires_grad_(true);
+  torch::Tensor w = torch::tensor({{0.5f}, {-0.25f}}).requires_grad_(true), b = torch::zeros({1}).requires_grad_(true);
   torch::optim::Adam optimizer{{w, b}, torch::optim::AdamOptions(0.01)};
-  void step() {
+  torch::Tensor step() {
     optimizer.zero_grad();
-    torch::mean(torch::square(y - (torch::matmul(x, w) + b))).backward();
+    auto loss = torch::mean(torch::square(y - (torch::matmul(x, w) + b)));
+    loss.backward();
     optimizer.step();
+    return loss;
   }
 };
+
+// The loss of the tenth step from the fixed start: STEPS of common.py.
+double check_of_linear() {
+  Linear model;
+  for (int i = 0; i < 9; i++) model.step();
+  return model.step().item<double>();
+}
 
 // 784-512-512-10, relu, cross-entropy, batch 128, Adam.
 struct Mlp {
@@ -132,6 +142,7 @@ std::map<std::string, Case> make_cases() {
           {"dispatch/matmul2x2", each([=] { return torch::matmul(square, square); })},
           {"dispatch/chain", chain},
           {"train/linear", steps<Linear>()},
+          {"train/linear_compiled", steps<Linear>()},
           {"train/mlp784", steps<Mlp>()},
           {"math/exp", each([=] { return torch::exp(line); })},
           {"math/tanh", each([=] { return torch::tanh(line); })},
@@ -157,6 +168,7 @@ int main(int argc, char **argv) {
   for (std::string name; serve && std::getline(std::cin, name);) {
     const auto found = cases.find(name);
     if (name == "train/memory") std::cout << child("--memory") << std::endl;
+    else if (name == "check train/linear_compiled") std::cout << check_of_linear() << std::endl;
     else if (name == "version") std::cout << TORCH_VERSION << std::endl;
     else if (found == cases.end()) std::cout << "error no such case" << std::endl;
     else std::cout << measure(found->second) << std::endl;
