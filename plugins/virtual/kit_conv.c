@@ -1,0 +1,2 @@
+/* Convolution of the reference evaluator (see kit.c). */
+#include "../../backends/common/eval_conv.c"

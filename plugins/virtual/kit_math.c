@@ -1,0 +1,2 @@
+/* The element arithmetic of the reference evaluator (see kit.c). */
+#include "../../backends/common/eval_math.c"
