@@ -2,6 +2,7 @@
    scratch: with them, and without for rows that are too long. A launch resolves each nest in turn and spreads its
    units over the threads. */
 #include "exec.h"
+#include "exec_small.h"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@ typedef struct region_kernel {
   x_plan plan[2]; /* [1]: without scratch; empty when the first keeps nothing there */
   uint32_t n_plans;
   size_t launch_bytes; /* scratch of the launching thread, workspace offsets included */
+  x_small *small;      /* programs for few elements */
 } region_kernel;
 
 typedef struct launch_job {
@@ -36,6 +38,7 @@ static void run_units(void *ctx, int64_t lo, int64_t hi) {
   work w;
   x_work_init(&w, j->r, mem);
   for (int64_t u = lo; u < hi; u++) x_run_unit(&w, u);
+  if (j->r->streams) x_stream_end();
 }
 
 static int64_t unit_grain(const r_nest *r) {
@@ -134,7 +137,8 @@ static const x_plan *pick_plan(const region_kernel *k, const tern_word *words) {
 static tern_rc run_nest(const x_plan *plan, const x_nest *x, const tern_launch *l, const uint64_t *ws_off, char *mem) {
   r_nest r;
   x_resolve(plan, x, l, ws_off, mem, &r);
-  if (x_try_transpose(&r)) return TERN_OK;
+  if (x_try_transpose(&r) || x_try_window(&r)) return TERN_OK;
+  x_stream_plan(&r);
   launch_job j = {.r = &r};
   bool ok;
   if (r.split) {
@@ -150,6 +154,7 @@ static tern_rc run_nest(const x_plan *plan, const x_nest *x, const tern_launch *
 
 static tern_rc region_run(const tern_kernel *kernel, const tern_launch *l) {
   const region_kernel *const k = (const region_kernel *)kernel;
+  if (x_small_launch(k->small, l)) return TERN_OK;
   const x_plan *const plan = pick_plan(k, l->words);
   char *const mem = cpu_scratch(CPU_SCRATCH_LAUNCH, k->launch_bytes);
   if (!mem) return cpu_error(TERN_E_OOM, "cpu: no memory for %zu bytes of launch data", k->launch_bytes);
@@ -171,6 +176,7 @@ static uint64_t region_workspace(const tern_kernel *kernel, const tern_word *wor
 
 static void region_destroy(tern_kernel *kernel) {
   region_kernel *const k = (region_kernel *)kernel;
+  x_small_free(k->small);
   for (uint32_t i = 0; i < k->n_plans; i++) x_plan_free(&k->plan[i]);
   free(k);
 }
@@ -208,7 +214,9 @@ tern_rc cpu_nest_compile(const tern_region *r, tern_kernel **out, tern_kernel_in
   k->base.run = region_run;
   k->base.destroy = region_destroy;
   k->base.workspace = region_workspace;
-  const tern_rc rc = build_plans(k, r);
+  tern_rc rc = build_plans(k, r);
+  if (rc == TERN_OK && (rc = x_small_new(&k->plan[0], k->launch_bytes, &k->small)) != TERN_OK)
+    rc = cpu_error(rc, "cpu: no memory for a kernel of %u nodes", r->n_nodes);
   if (rc != TERN_OK) {
     region_destroy(&k->base);
     return rc;
@@ -218,6 +226,10 @@ tern_rc cpu_nest_compile(const tern_region *r, tern_kernel **out, tern_kernel_in
   info->workspace = any ? UINT64_MAX : 0;
   *out = &k->base;
   return TERN_OK;
+}
+
+void x_region_mode(tern_kernel *k, int mode) {
+  if (k->run == region_run) x_small_mode(((region_kernel *)k)->small, mode);
 }
 
 /* Every instruction of the region exists here, and the analysis takes it */

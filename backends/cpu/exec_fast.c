@@ -2,6 +2,7 @@
    contiguous rank-1 operand to one element. A launch is a few loads and a call; big ones go parallel, and very big
    results bypass the cache. */
 #include "exec.h"
+#include "exec_tiny.h"
 #include "map.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -66,6 +67,21 @@ static tern_rc run_map2(const tern_kernel *kernel, const tern_launch *l) {
   k->fn(out, a, b, a, n);
   return TERN_OK;
 }
+
+/* Float32 arithmetic on two arguments: what fits a few vectors is done on the spot */
+#define RUN_TINY(NAME, OP)                                                                                  \
+  static tern_rc NAME(const tern_kernel *kernel, const tern_launch *l) {                                    \
+    const fast_map *const k = (const fast_map *)kernel;                                                     \
+    const int64_t n = TERN_LIT(k->n, l->words);                                                             \
+    if (__builtin_expect(n > X_TINY_MOST, 0)) return run_map2(kernel, l);                                   \
+    x_tiny(OP, 0, (float *)(void *)cpu_arg(l, k->out), (const float *)(const void *)cpu_arg(l, k->slot[0]), \
+           (const float *)(const void *)cpu_arg(l, k->slot[1]), n);                                         \
+    return TERN_OK;                                                                                         \
+  }
+RUN_TINY(run_add, X_ADD)
+RUN_TINY(run_sub, X_SUB)
+RUN_TINY(run_mul, X_MUL)
+RUN_TINY(run_div, X_DIV)
 
 /* Any mixture of arguments, constants and parameters */
 static tern_rc run_map(const tern_kernel *kernel, const tern_launch *l) {
@@ -134,6 +150,9 @@ static tern_rc compile_map(const tern_region *r, tern_kernel **out) {
     all_args &= v->kind == TERN_V_IN;
   }
   k->base.run = !all_args ? run_map : nd->n_in == 1 ? run_map1 : nd->n_in == 2 ? run_map2 : run_map;
+  if (k->base.run == run_map2 && in_dtype == TERN_F32 && splat == 0 && nd->op >= TERN_OP_ADD && nd->op <= TERN_OP_DIV)
+    k->base.run = ((tern_rc(*const[])(const tern_kernel *, const tern_launch *)){run_add, run_sub, run_mul,
+                                                                                 run_div})[nd->op - TERN_OP_ADD];
   *out = &k->base;
   return TERN_OK;
 }

@@ -112,11 +112,19 @@ static uint32_t longest(const r_nest *r, uint32_t mask) { /* of equals the inner
   return best;
 }
 
-/* Streams of memory that are contiguous along dim d */
+/* One element a row, where rows have many: it weighs nothing beside the others */
+static bool once_a_row(const r_nest *r, const r_stream *s) {
+  bool still = r->red_mask != 0;
+  for (uint32_t d = 0; d < r->rank; d++) still &= !(r->red_mask >> d & 1) || s->stride[d] == 0;
+  return still;
+}
+
+/* Streams of memory that are contiguous along dim d, those of row-level values left out */
 static uint32_t unit_streams(const r_nest *r, uint32_t d) {
   uint32_t n = 0;
   for (uint32_t i = 0; i < r->x->n_stream; i++)
-    n += r->x->stream[i].kind == S_MEM && r->stream[i].stride[d] == r->x->stream[i].item;
+    n += r->x->stream[i].kind == S_MEM && r->stream[i].stride[d] == r->x->stream[i].item &&
+         !once_a_row(r, &r->stream[i]);
   return n;
 }
 
@@ -466,6 +474,7 @@ static void emit_list(r_nest *r, const x_list *from, r_list *l) {
     case X_IOTA:
     case X_RNG: emit_generator(r, l, it); break;
     case X_REDUCE: emit_fold(r, l, it); break;
+    case X_SUPER: x_super_emit(r, l, it); break;
     default: emit_store(r, l, it); break;
     }
   }
@@ -541,7 +550,7 @@ void x_resolve(const x_plan *plan, const x_nest *x, const tern_launch *l, const 
   compute_scalars(r, cells);
   emit_list(r, &x->phase[0], &r->phase[0]);
   for (uint32_t p = 0; p < n_pass; p++) {
-    emit_list(r, &x->pass[p], &r->pass[p]);
+    emit_list(r, &x->fused[p], &r->pass[p]);
     emit_list(r, &x->phase[p + 1], &r->phase[p + 1]);
   }
 }

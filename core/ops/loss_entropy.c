@@ -314,10 +314,7 @@ tern_tensor *tern__entropy(const char *op, tern_tensor *logits, tern_tensor *lab
   const tern_loss_reduction how = opts ? opts->reduction : TERN_LOSS_MEAN;
   const bool small = tern_dtype_size(logits->dtype) < 4; /* 16-bit sums would be rounded before the mean */
   const double examples = (double)(logits->numel / classes);
-  /* Many long rows: their sum is a launch of its own, which costs little beside them. In one region with it the results
-     of the rows, one behind the other in memory, could make a device run along them and across the logits. */
-  const bool large = sparse && classes >= 48 && examples >= 64;
-  const bool whole = how != TERN_LOSS_NONE && !weighted && !small && !large && !(ignore && how == TERN_LOSS_MEAN);
+  const bool whole = how != TERN_LOSS_NONE && !weighted && !small && !(ignore && how == TERN_LOSS_MEAN);
   const uint64_t form =
       (sparse ? 0 : DENSE) | (whole ? WHOLE : 0) | (smoothing > 0 ? SMOOTH : 0) | (ignore ? IGNORE : 0);
   const tern_word attr[N_ATTRS] = {{.i = axis},

@@ -4,6 +4,7 @@
 #include "../../../backends/common/eval.h"
 #include "../../../backends/common/nest.h"
 #include "../../../backends/cpu/cpu.h"
+#include "../../../backends/cpu/exec_small.h"
 #include <CUnit/Basic.h>
 #include <math.h>
 #include <stdarg.h>
@@ -380,6 +381,8 @@ static void fill_arg(gen *g, uint32_t a, char *mem) {
   }
 }
 
+static int small = X_SMALL_NEVER; /* how run_region takes small launches */
+
 /* Compile and run on the executor with `mem`; TERN_OK or the failure. */
 static tern_rc run_region(const tern_region *r, char *const *mem, const size_t *offset, const tern_word *words) {
   union {
@@ -392,14 +395,15 @@ static tern_rc run_region(const tern_region *r, char *const *mem, const size_t *
   tern_rc rc = cpu_nest_supports(r);
   if (rc == TERN_OK) rc = cpu_nest_compile(r, &k, &u.info);
   if (rc != TERN_OK) return rc;
+  x_region_mode(k, small);
   tern_arg args[MAX_ARGS];
   for (uint32_t a = 0; a < r->n_args; a++) args[a] = (tern_arg){(tern_mem *)(void *)mem[a], offset[a]};
   const uint64_t ws = u.info.workspace == UINT64_MAX ? k->workspace(k, words) : u.info.workspace;
-  void *const work = ws ? aligned_alloc(64, (ws + 63) & ~(uint64_t)63) : NULL;
+  void *const space = ws ? aligned_alloc(64, (ws + 63) & ~(uint64_t)63) : NULL;
   const tern_launch l = {
-      .args = args, .words = words, .n_args = r->n_args, .n_words = r->n_words, .workspace = {work, 0}};
+      .args = args, .words = words, .n_args = r->n_args, .n_words = r->n_words, .workspace = {space, 0}};
   rc = k->run(k, &l);
-  free(work);
+  free(space);
   if (k->destroy)
     k->destroy(k);
   else
@@ -501,7 +505,15 @@ static uint64_t first_seed = 1, n_seeds = 600;
 
 static void test_random(void) {
   uint32_t bad = 0;
+  small = X_SMALL_NEVER;
   for (uint64_t s = first_seed; s < first_seed + n_seeds && bad < 3; s++) bad += !try_seed(s);
+  CU_ASSERT_EQUAL(bad, 0);
+}
+
+static void test_random_small(void) {
+  uint32_t bad = 0;
+  small = X_SMALL_AT_ONCE;
+  for (uint64_t s = first_seed; s < first_seed + 2 * n_seeds && bad < 3; s++) bad += !try_seed(s);
   CU_ASSERT_EQUAL(bad, 0);
 }
 
@@ -645,6 +657,7 @@ int main(int argc, char **argv) {
   if (CU_initialize_registry() != CUE_SUCCESS) return 1;
   CU_pSuite s = CU_add_suite("cpu_exec", NULL, NULL);
   CU_add_test(s, "random regions agree with the reference bit for bit", test_random);
+  CU_add_test(s, "the same with small launches taken as programs", test_random_small);
   CU_add_test(s, "softmax and layer_norm", test_composites);
   CU_add_test(s, "sums are accurate and do not depend on the thread count", test_sums);
   CU_basic_set_mode(CU_BRM_VERBOSE);
