@@ -22,6 +22,7 @@ static struct {
 } process = {.once = PTHREAD_ONCE_INIT, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 tern__listener tern__tape_listener;
+tern__graph_hooks tern__graph_listener;
 
 static void close_scopes(tern__thread *t, uint32_t depth, uint32_t outer) {
   if (t->tape_depth > depth) tern__tape_listener.scope_end(t, depth);
@@ -36,6 +37,7 @@ static void thread_end(void *block) {
   t->base = 0;
   close_scopes(t, 0, 0);
   if (t->recorder) tern__tape_listener.thread_end(t);
+  if (t->graph_mode) tern__graph_listener.thread_end(t);
   tern__error_flush(t);
   tern__headers_give_back(t);
   tern__pool_thread_end(t);

@@ -43,12 +43,14 @@ enum {
   TERN__HOOK_TRACE = 2,
   TERN__HOOK_SYNC = 4,
   TERN__HOOK_NUMERICS = 8,
-  TERN__HOOK_TAPE = 16
+  TERN__HOOK_TAPE = 16,
+  TERN__HOOK_GRAPH = 32 /* ops are not run but go into thread->trace */
 };
 
 struct tern__op;
 struct tern__recorder;
 struct tern__thread;
+struct tern__tracer;
 /* How a view came from its tensor; each is an op of the table to whoever records. Attributes: RESHAPE and EXPAND none;
    PERMUTE the order, a word an axis; SLICE the axis that was dropped or -1, then first element and step of each
    axis. */
@@ -65,6 +67,33 @@ typedef struct tern__listener {
 } tern__listener;
 extern tern__listener tern__tape_listener;
 
+/* What stands in for running while thread->trace is set (core/graph/trace.c). Functions that return tensors return them
+   borrowed from the scope, NULL with the error set. */
+typedef struct tern__graph_hooks {
+  tern_tensor *(*op)(struct tern__thread *t, struct tern__device *device, const struct tern__op *op,
+                     tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr);
+  tern_rc (*into)(struct tern__thread *t, const struct tern__op *op, tern_tensor *const *in, int n_in,
+                  const tern_word *attr, int n_attr, tern_tensor *const *out, int n_out);
+  tern_rc (*write)(struct tern__thread *t, tern_tensor *dst, tern_tensor *src);
+  bool (*view)(struct tern__thread *t, tern__view_kind kind, tern_tensor *from, const tern_word *attr, int n_attr,
+               tern_tensor *view);
+  tern_tensor *(*make)(struct tern__thread *t, struct tern__device *device, tern_dtype dtype, int rank,
+                       const int64_t *shape); /* owned: one reference, in no scope */
+  tern_tensor *(*move)(struct tern__thread *t, tern_tensor *from, struct tern__device *device);
+  tern_tensor *(*read)(struct tern__thread *t, tern_tensor *variable); /* its value at this point of the trace */
+  tern_rc (*assign)(struct tern__thread *t, tern_tensor *variable, tern_tensor *value); /* of its shape and dtype */
+  /* n host scalars (out[]) that next gives anew in each run; elements: handed to it */
+  tern_rc (*source)(struct tern__thread *t, const char *name,
+                    tern_rc (*next)(void *self, int64_t elements, tern_word *out, int n_out), void *self,
+                    tern_dtype dtype, int64_t elements, tern_tensor **out, int n);
+  tern_rc (*print)(struct tern__thread *t, tern_tensor *x, bool values_only);
+  int64_t (*size)(struct tern__thread *t, int64_t size, const char *what); /* a size as a number of this call */
+  tern_rc (*unreadable)(const tern_tensor *t, const char *op);             /* the error for reading what has no value */
+  bool (*usable)(const tern_tensor *t, const char *op, int argument);      /* a symbolic tensor */
+  void (*thread_end)(struct tern__thread *t);
+} tern__graph_hooks;
+extern tern__graph_hooks tern__graph_listener;
+
 enum { TERN__ERROR_NONE, TERN__ERROR_UNREAD, TERN__ERROR_READ };
 
 typedef struct tern__thread {
@@ -78,6 +107,8 @@ typedef struct tern__thread {
   struct tern__device *device;     /* override of tern_with_device, else NULL */
   struct tern__memo **memo;        /* calls seen before; NULL until the first */
   struct tern__recorder *recorder; /* of the tapes; NULL until the first */
+  struct tern__tracer *trace;      /* where ops go while HOOK_GRAPH is set */
+  struct tern__tracer *graph_mode; /* of the default graph; NULL until the first */
   uint32_t tape_depth; /* scopes open when the newest tape began; 0 = no tape, or one outside of any scope */
   struct tern__pool_cache *pool[TERN__MAX_DEVICES];
   bool warned_big_scope;
@@ -94,6 +125,14 @@ static inline tern__thread *tern__thread_get(void) {
   tern__thread *t = tern__tls;
   return TERN__LIKELY(t != NULL) ? t : tern__thread_make();
 }
+
+/* Ops in between run at once though the thread traces: constants, new variables. */
+static inline uint32_t tern__eager_begin(tern__thread *t) {
+  const uint32_t before = t->hooks & TERN__HOOK_GRAPH;
+  t->hooks &= ~(uint32_t)TERN__HOOK_GRAPH;
+  return before;
+}
+static inline void tern__eager_end(tern__thread *t, uint32_t before) { t->hooks |= before; }
 
 /* Record the thread's error unless an unread one is pending. Returns rc. */
 tern_rc tern__fail(tern_rc rc, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -28,8 +28,15 @@ static tern_rc run(tern__device *d, copy_block *c, bool wait, const char *what) 
   return rc ? tern__device_failed(d, rc, what) : TERN_OK;
 }
 
+/* A ghost has no memory: whoever gets here with one did not ask first. */
+static tern_rc ghost(const tern__storage *s) {
+  if (TERN__LIKELY(!(s->flags & TERN__STORAGE_GHOST))) return TERN_OK;
+  return tern__fail(TERN_E_ARG, "a symbolic tensor has no value to copy; run its graph first");
+}
+
 tern_rc tern__upload(tern__storage *dst, uint64_t offset, const void *src, uint64_t size) {
   if (!size) return TERN_OK;
+  if (ghost(dst)) return TERN_E_ARG;
   tern__device *d = dst->device;
   if (dst->host && !d->queue) {
     memcpy(dst->host + offset, src, size);
@@ -46,6 +53,7 @@ tern_rc tern__upload(tern__storage *dst, uint64_t offset, const void *src, uint6
 
 tern_rc tern__download(void *dst, tern__storage *src, uint64_t offset, uint64_t size) {
   if (!size) return TERN_OK;
+  if (ghost(src)) return TERN_E_ARG;
   tern__device *d = src->device;
   if (src->host && !d->queue) {
     memcpy(dst, src->host + offset, size);
@@ -80,6 +88,7 @@ static tern_rc through_host(tern__storage *dst, uint64_t dst_offset, tern__stora
 tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
                          uint64_t size) {
   if (!size) return TERN_OK;
+  if (ghost(src) || ghost(dst)) return TERN_E_ARG;
   tern__device *d = dst->device;
   if (src->device != d) return through_host(dst, dst_offset, src, src_offset, size);
   copy_block c;

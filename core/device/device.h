@@ -127,6 +127,15 @@ static inline void tern__count_launch(tern__thread *t, tern__device *d) {
     atomic_fetch_add_explicit(&d->stats.launches, 1, memory_order_relaxed);
 }
 
+static inline void tern__count_launches(tern__thread *t, tern__device *d, uint32_t n) {
+  tern__pool_cache *cache = t->pool[d->index];
+  if (TERN__LIKELY(cache != NULL))
+    atomic_store_explicit(&cache->launches, atomic_load_explicit(&cache->launches, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+  else
+    atomic_fetch_add_explicit(&d->stats.launches, n, memory_order_relaxed);
+}
+
 /* A block of at least `bytes` (0 is allowed) with one reference. NULL with the error set. */
 static inline tern__storage *tern__storage_new(tern__thread *t, tern__device *device, uint64_t bytes) {
   tern__pool_cache *cache = t->pool[device->index];

@@ -211,8 +211,14 @@ static void import_free(tern__device *d, tern__storage *s) {
   free(import);
 }
 
+void (*tern__ghost_free)(tern__storage *s);
+
 void tern__storage_free(tern__storage *s) {
   tern__device *d = s->device;
+  if (TERN__UNLIKELY(s->flags & TERN__STORAGE_GHOST)) {
+    tern__ghost_free(s);
+    return;
+  }
   if (TERN__UNLIKELY(s->flags & TERN__STORAGE_IMPORTED)) {
     import_free(d, s);
     return;

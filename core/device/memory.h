@@ -10,7 +10,10 @@
 #define TERN__CLASSES 400
 #define TERN__CACHE_BLOCKS 32 /* blocks of one class that a thread keeps */
 
-enum { TERN__STORAGE_IMPORTED = 1 };
+enum {
+  TERN__STORAGE_IMPORTED = 1,
+  TERN__STORAGE_GHOST = 2 /* of symbolic tensors: no memory; see core/graph/trace.c */
+};
 
 /* One cache line. */
 typedef struct tern__storage {
@@ -46,6 +49,7 @@ static inline uint64_t tern__class_bytes(uint32_t c) {
 /* The slow half of tern__storage_new (device.h). */
 tern__storage *tern__storage_slow(tern__thread *t, struct tern__device *device, uint64_t bytes);
 void tern__storage_free(tern__storage *s);
+extern void (*tern__ghost_free)(tern__storage *s); /* set by whoever makes ghosts */
 
 static inline void tern__storage_ref(tern__storage *s) { tern__refs_up(&s->refs); }
 static inline void tern__storage_unref(tern__storage *s) {

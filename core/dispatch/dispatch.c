@@ -4,8 +4,7 @@
 #include "tensor/dtype.h"
 #include <stdio.h>
 
-/* The device of the operands; weak scalars have none, and a rank-0 tensor in host memory goes anywhere. */
-static tern__device *common_device(tern__thread *t, const tern__call *c) {
+tern__device *tern__common_device(tern__thread *t, const tern__call *c) {
   tern__device *d = NULL;
   int from = 0;
   for (int pass = 0; pass < 2 && !d; pass++)
@@ -18,7 +17,7 @@ static tern__device *common_device(tern__thread *t, const tern__call *c) {
   for (int i = 0; i < c->n_in; i++) {
     const tern_tensor *x = c->in[i];
     if (x == TERN_NONE || (x->flags & TERN__WEAK) || x->device == d) continue;
-    if (x->rank == 0 && x->storage->host && !x->device->queue) continue;
+    if (x->rank == 0 && ((x->storage->host && !x->device->queue) || x->live == TERN__SYMBOLIC)) continue;
     tern__fail(TERN_E_ARG, "%s: operand %d is on %s and operand %d on %s; move one of them: tern_to(t, \"%s\")",
                c->op->name, from + 1, d->name, i + 1, x->device->name, d->name);
     return NULL;
@@ -69,6 +68,8 @@ tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor 
   if (!t) return NULL;
   for (int i = 0; i < n_in; i++)
     if (!(in[i] == TERN_NONE && op->optional >> i & 1) && !tern__usable(in[i], op->name, i + 1)) return NULL;
+  if (TERN__UNLIKELY(t->hooks & TERN__HOOK_GRAPH))
+    return tern__graph_listener.op(t, device, op, in, n_in, attr, n_attr);
   const uint64_t began = TERN__UNLIKELY(t->hooks & ~TERN__HOOK_TAPE) ? tern__now_ns() : 0;
   const tern__call c = {.op = op, .in = in, .n_in = n_in, .attr = attr, .n_attr = n_attr};
   tern__memo_key key;
@@ -85,7 +86,7 @@ tern_tensor *tern__run_on(tern__device *device, const tern__op *op, tern_tensor 
   q.n_out = 1;
   q.n_attrs = q.n_sizes = q.n_space = 0;
   memset(q.want, 0, sizeof q.want);
-  q.device = device ? device : common_device(t, &c);
+  q.device = device ? device : tern__common_device(t, &c);
   if (!q.device) return NULL;
   tern__result r;
   if (op->infer(&c, &q, &r)) return NULL;
@@ -106,6 +107,10 @@ tern_tensor *tern__done(const tern__op *op, tern_tensor *const *in, int n_in, co
                         tern_tensor *out) {
   tern__thread *t = tern__tls;
   if (TERN__LIKELY(!t || !out || !t->hooks)) return out;
+  if (t->hooks & TERN__HOOK_GRAPH) { /* the graph has the writes */
+    if (!(t->hooks & TERN__HOOK_TAPE)) return out;
+    return tern__tape_listener.op(t, op, in, n_in, attr, n_attr, &out, 1) ? out : NULL;
+  }
   const tern__call c = {.op = op, .in = in, .n_in = n_in, .attr = attr, .n_attr = n_attr};
   return tern__after(t, &c, out, tern__now_ns()) ? NULL : out;
 }
@@ -125,6 +130,8 @@ tern_rc tern__run_into(const tern__op *op, tern_tensor *const *in, int n_in, con
   if (!t) return TERN_E_OOM;
   for (int i = 0; i < n_in; i++)
     if (!(in[i] == TERN_NONE && op->optional >> i & 1) && !tern__usable(in[i], op->name, i + 1)) return TERN_E_ARG;
+  if (TERN__UNLIKELY(t->hooks & TERN__HOOK_GRAPH))
+    return tern__graph_listener.into(t, op, in, n_in, attr, n_attr, out, n_out);
   const tern__call c = {.op = op, .in = in, .n_in = n_in, .attr = attr, .n_attr = n_attr};
   tern__memo_key key;
   const tern__memo *m = tern__memo_find(t, &c, NULL, out, n_out, &key);
@@ -153,6 +160,7 @@ tern_rc tern__run_into(const tern__op *op, tern_tensor *const *in, int n_in, con
 }
 
 tern_rc tern__write(tern_tensor *dst, tern_tensor *src) {
+  if (tern__tracing_ops()) return tern__graph_listener.write(tern__tls, dst, src);
   if (dst->numel == 0) return TERN_OK;
   tern__request q;
   memset(&q, 0, sizeof q);

@@ -17,6 +17,9 @@ tern_rc tern__run_into(const tern__op *op, tern_tensor *const *in, int n_in, con
 /* For ops that are not one launch (concat, stack, pad): show the finished call to the hooks. Returns out, or NULL. */
 tern_tensor *tern__done(const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr, int n_attr,
                         tern_tensor *out);
+/* The device of the operands (this thread's when they have none): weak scalars go anywhere, and so does a rank-0 tensor
+   in host memory. NULL with the error set. */
+tern__device *tern__common_device(tern__thread *t, const tern__call *c);
 /* One and two operands: tries the fast path first. */
 tern_tensor *tern__run1(const tern__op *op, tern_tensor *x);
 tern_tensor *tern__run2(const tern__op *op, tern_tensor *a, tern_tensor *b);
@@ -42,6 +45,9 @@ typedef struct tern__kernel_class {
 
 /* The class of a canonical request on its device, compiled if new. NULL with the error set. */
 tern__kernel_class *tern__kernel_of(const tern__request *q);
+/* The class of a group's region (which it takes over), compiled if new; its state says whether the device takes it. name
+   must live as long as the device. NULL with the error set. */
+tern__kernel_class *tern__kernel_of_region(tern__device *d, tern__region *region, const char *name);
 /* Launch a canonical request whose operands all have storage. */
 tern_rc tern__launch(const tern__request *q);
 tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k);

@@ -71,15 +71,19 @@ static uint8_t ask(tern__device *d, const tern_region *r) {
 }
 
 static tern_rc compile(tern__device *d, tern__kernel_class *k) {
-  uint64_t layout[TERN__MAX_ARGS] = {0}, layout_bytes[TERN__MAX_ARGS] = {0};
+  const uint32_t n = k->region->r.n_args;
+  uint64_t few[2 * TERN__MAX_ARGS] = {0}, *layout = few;
+  if (n > TERN__MAX_ARGS && !(layout = tern__calloc(2 * n, sizeof *layout)))
+    return tern__fail(TERN_E_OOM, "%s: out of host memory for a kernel", k->op);
   info_block b;
   memset(&b, 0, sizeof b);
   b.info.struct_size = sizeof b.info;
   b.info.layout = layout;
-  b.info.layout_bytes = layout_bytes;
+  b.info.layout_bytes = layout + n;
   tern__plugin_error_clear();
   const uint64_t began = tern__now_ns();
   const tern_rc rc = d->api->compile(d->dev, &k->region->r, &k->kernel, &b.info);
+  if (layout != few) free(layout);
   if (rc) {
     char what[96];
     snprintf(what, sizeof what, "compiling %s", k->op);
@@ -139,6 +143,48 @@ tern__kernel_class *tern__kernel_of(const tern__request *q) {
     tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", q->op->name);
   else if (!k && (k = make(q, &key, hash)))
     put(d->classes, k);
+  pthread_mutex_unlock(&compile_lock[d->index]);
+  return k;
+}
+
+/* A region of a graph is its own class: no request is behind it. */
+static tern__kernel_class *make_of_region(tern__device *d, tern__region *region, const char *name,
+                                          const tern__class_key *key, uint64_t hash) {
+  tern__kernel_class *k = tern__calloc(1, sizeof *k);
+  if (!k) {
+    tern__fail(TERN_E_OOM, "%s: out of host memory for a kernel", name);
+    free(region);
+    return NULL;
+  }
+  k->hash = hash;
+  k->key = *key;
+  k->op = name;
+  k->region = region;
+  k->state = ask(d, &region->r);
+  if (k->state != TERN__NATIVE || !compile(d, k)) return k;
+  free(region);
+  free(k);
+  return NULL;
+}
+
+tern__kernel_class *tern__kernel_of_region(tern__device *d, tern__region *region, const char *name) {
+  tern__class_key key = {.bytes = 18, .data = {0xff, 0xff}}; /* no op has that number */
+  memcpy(key.data + 2, region->r.key, sizeof region->r.key);
+  const uint64_t hash = XXH3_64bits(key.data, key.bytes);
+  tern__kernel_class *k = look(__atomic_load_n(&d->classes, __ATOMIC_ACQUIRE), &key, hash);
+  if (k) {
+    free(region);
+    return k;
+  }
+  pthread_once(&locks_once, make_locks);
+  pthread_mutex_lock(&compile_lock[d->index]);
+  k = look(d->classes, &key, hash);
+  if (k || !make_room(d)) {
+    if (!k) tern__fail(TERN_E_OOM, "%s: out of host memory for the kernel table", name);
+    free(region);
+  } else if ((k = make_of_region(d, region, name, &key, hash))) {
+    put(d->classes, k);
+  }
   pthread_mutex_unlock(&compile_lock[d->index]);
   return k;
 }

@@ -4,17 +4,17 @@
 #include "graph/ir/ir.h"
 
 typedef struct tern__compile_opts {
-  const char *name;             /* for messages and dumps */
-  bool no_simplify, no_fuse;    /* no_fuse: one launch a node */
-  bool fast_math;               /* identities that may change IEEE results */
-  double plan_seconds;          /* deadline of the memory planner; 0 = the default */
-  uint64_t memory_budget;       /* bytes of the arena above which values are computed twice; 0 = none */
+  const char *name;          /* for messages and dumps */
+  bool no_simplify, no_fuse; /* no_fuse: one launch a node */
+  bool fast_math;            /* identities that may change IEEE results */
+  double plan_seconds;       /* deadline of the memory planner; 0 = the default */
+  uint64_t memory_budget;    /* bytes of the arena above which values are computed twice; 0 = none */
 } tern__compile_opts;
 
 typedef struct tern__program_stats {
-  uint32_t nodes, launches, copies;  /* of the graph; of one run */
+  uint32_t nodes, launches, copies; /* of the graph; of one run */
   uint64_t arena_bytes, arena_bound, naive_bytes, constant_bytes;
-  double compile_ms, kernel_ms;      /* kernel_ms: of that, in the backends' compilers */
+  double compile_ms, kernel_ms; /* kernel_ms: of that, in the backends' compilers */
 } tern__program_stats;
 
 typedef struct tern__program tern__program;

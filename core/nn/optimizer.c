@@ -303,7 +303,7 @@ static tern_rc bad_gradient(const tern_optimizer *o, const tern_tensor *g, const
     return tern__fail(TERN_E_ARG, "%s: the gradient of variable %s is NULL; TERN_NONE leaves a variable alone", op,
                       name);
   }
-  if (g->live != TERN__LIVE)
+  if (g->live != TERN__LIVE && !tern__usable(g, op, 1))
     return tern__fail(TERN_E_ARG, "%s: the gradient of variable %s was freed when its scope ended; tern_escape it", op,
                       name);
   if (g->rank != v->rank || memcmp(g->shape, v->shape, v->rank * sizeof *v->shape))
@@ -319,7 +319,9 @@ static tern_rc bad_gradient(const tern_optimizer *o, const tern_tensor *g, const
 }
 
 static inline bool fits(const tern_tensor *g, const tern_tensor *v) {
-  if (!g || g->live != TERN__LIVE || g->dtype != v->dtype || g->device != v->device || g->rank != v->rank) return false;
+  if (!g || (g->live != TERN__LIVE && g->live != TERN__SYMBOLIC) || g->dtype != v->dtype || g->device != v->device ||
+      g->rank != v->rank)
+    return false;
   for (int d = 0; d < v->rank; d++)
     if (g->shape[d] != v->shape[d]) return false;
   return true;
@@ -348,6 +350,8 @@ static tern_rc check(const tern_optimizer *o, tern_tensor *const *gradients, ter
 /* What all variables of a step share. */
 typedef struct step {
   tern_tensor scalar[TERN__MAX_SCALARS]; /* host scalars, in no scope: nothing that runs an update keeps them */
+  tern_tensor *traced[2];                /* in a graph: the first n_traced scalars, which each run gives anew */
+  int n_traced;
   tern_tensor *scale;                    /* of a global norm, or NULL */
   tern_word attr[1 + TERN__MAX_SCALARS]; /* of the update */
   int n_scalars, n_params, n_attr;       /* scalars; those that are operands, the others are attributes */
@@ -368,12 +372,34 @@ static void add_scalar(step *s, double value) {
   t->imm.f = value;
 }
 
-static void begin_step(const tern_optimizer *o, step *s) {
+/* What changes from step to step: the rate, as the rule puts it, and the share that variables lose. */
+static void rates_of(const tern_optimizer *o, tern_word *out) {
   const double rate = rate_of(o);
+  out[0].f = o->rule->rate ? o->rule->rate(o->hyper, rate, *count_of(o->steps) + 1) : rate;
+  out[1].f = o->weight_decay * rate;
+}
+
+/* A step of a graph begins: its rates. */
+static tern_rc next_step(void *self, int64_t elements, tern_word *out, int n_out) {
+  tern_optimizer *o = self;
+  (void)elements;
+  (void)n_out;
+  rates_of(o, out);
+  return set_steps(o->steps, *count_of(o->steps) + 1);
+}
+
+static tern_rc begin_step(tern_optimizer *o, step *s) {
+  tern_word rate[2];
   s->scale = NULL;
-  s->n_scalars = 0;
-  add_scalar(s, o->rule->rate ? o->rule->rate(o->hyper, rate, *count_of(o->steps) + 1) : rate);
-  if (o->bits & TERN__UPDATE_DECAY) add_scalar(s, o->weight_decay * rate);
+  s->n_scalars = s->n_traced = 0;
+  rates_of(o, rate);
+  add_scalar(s, rate[0].f);
+  if (o->bits & TERN__UPDATE_DECAY) add_scalar(s, rate[1].f);
+  if (tern__tracing_ops()) {
+    if (tern__graph_listener.source(tern__tls, o->rule->name, next_step, o, TERN_F64, 0, s->traced, 2))
+      return tern__recorded();
+    s->n_traced = s->n_scalars;
+  }
   for (int i = 0; i < o->rule->n_hyper; i++) add_scalar(s, o->hyper[i]);
   if (o->bits & TERN__UPDATE_LIMIT) add_scalar(s, o->limit);
   const int room = TERN__MAX_ARGS - (2 + o->n_slots + !!(o->bits & TERN__UPDATE_SCALE)) - (1 + o->n_slots);
@@ -381,11 +407,14 @@ static void begin_step(const tern_optimizer *o, step *s) {
   s->attr[0].u = o->bits;
   s->n_attr = 1;
   for (int i = s->n_params; i < s->n_scalars; i++) s->attr[s->n_attr++].f = s->scalar[i].imm.f;
+  return TERN_OK;
 }
 
 /* Where the next value of v is written: v itself when nobody else holds its storage, else a fresh tensor. */
 static inline tern_tensor *target_of(const tern_optimizer *o, tern_tensor *v) {
-  return TERN__LIKELY(!shared(v)) ? v : tern__new(v->device, (tern_dtype)v->dtype, v->rank, v->shape, o->rule->name);
+  return TERN__LIKELY(!shared(v)) || tern__tracing_ops()
+             ? v
+             : tern__new(v->device, (tern_dtype)v->dtype, v->rank, v->shape, o->rule->name);
 }
 
 static tern_rc update(tern_optimizer *o, step *s, const record *r, tern_tensor *gradient) {
@@ -402,7 +431,7 @@ static tern_rc update(tern_optimizer *o, step *s, const record *r, tern_tensor *
     if (!scale) return tern__recorded();
     in[n_in++] = scale;
   }
-  for (int i = 0; i < s->n_params; i++) in[n_in++] = &s->scalar[i];
+  for (int i = 0; i < s->n_params; i++) in[n_in++] = i < s->n_traced ? s->traced[i] : &s->scalar[i];
   while (made < n && (out[made] = target_of(o, old[made]))) made++;
   tern_rc rc = made == n ? TERN_OK : tern__recorded();
   if (!rc) rc = tern__run_into(o->rule->op, in, n_in, s->attr, s->n_attr, out, n);
@@ -417,10 +446,12 @@ static tern_rc update(tern_optimizer *o, step *s, const record *r, tern_tensor *
 }
 
 static tern_rc step_all(tern_optimizer *o, tern_tensor *const *gradients, tern_tensor *const *variables, int n) {
+  const uint32_t graph = tern__eager_begin(tern__tls); /* its state is made now, whoever traces */
   tern_rc rc = build(o, variables, n);
+  tern__eager_end(tern__tls, graph);
   if (rc) return rc;
   step s;
-  begin_step(o, &s);
+  if ((rc = begin_step(o, &s))) return rc;
   if (TERN__UNLIKELY(o->clip == CLIP_GLOBAL)) {
     s.scale = tern__clip_scale(o->rule->name, gradients, n, o->limit, NULL);
     if (!s.scale) return tern__recorded();
@@ -429,7 +460,7 @@ static tern_rc step_all(tern_optimizer *o, tern_tensor *const *gradients, tern_t
     const record *r = find(o, variables[i]);
     if (gradients[i] != TERN_NONE && variables[i]->numel) rc = update(o, &s, r, gradients[i]);
   }
-  return rc ? rc : set_steps(o->steps, *count_of(o->steps) + 1);
+  return rc || s.n_traced ? rc : set_steps(o->steps, *count_of(o->steps) + 1);
 }
 
 /* The step with a snapshot of each gradient that is a variable, since that may change on the way, and a tensor for

@@ -234,6 +234,7 @@ tern_tensor *tern_to(tern_tensor *t, const char *name) {
     return solid;
   }
   if (t->device == d) return tern__itself(t);
+  if (tern__tracing_ops()) return tern__graph_listener.move(tern__tls, t, d);
   tern_tensor *dense = tern_contiguous(t);
   tern_tensor *out = dense ? tern__new(d, (tern_dtype)t->dtype, t->rank, t->shape, "to") : NULL;
   if (!out) return NULL;

@@ -36,6 +36,18 @@ void tern__random_set(tern__random_state state) {
 
 enum { KEY, COUNTER, DTYPE, A, B, N_WORDS }; /* behind the shape */
 
+/* The key and counter for that many elements: the next ones of the process's generator. */
+static tern_rc next_draw(void *self, int64_t elements, tern_word *out, int n_out) {
+  (void)self;
+  (void)n_out;
+  pthread_mutex_lock(&generator.lock);
+  out[0].u = generator.seed;
+  out[1].u = generator.counter;
+  generator.counter += ((uint64_t)elements + 3) / 4;
+  pthread_mutex_unlock(&generator.lock);
+  return TERN_OK;
+}
+
 static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype, const tern_random_opts *opts,
                          tern_word a, tern_word b) {
   if (!tern__shape_ok(op->name, shape, dtype)) return NULL;
@@ -49,12 +61,18 @@ static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype,
   if (opts && opts->seed) {
     own[KEY].u = opts->seed;
     own[COUNTER].u = 0;
+  } else if (tern__tracing_ops()) { /* each run of the graph draws anew */
+    tern_tensor *in[2];
+    own[KEY].u = own[COUNTER].u = 0;
+    if (tern__graph_listener.source(tern__tls, "random", next_draw, NULL, TERN_U64, tern__numel(shape.rank, shape.dim),
+                                    in, 2))
+      return NULL;
+    return tern__run(op, in, 2, w, shape.rank + 1 + N_WORDS);
   } else {
-    pthread_mutex_lock(&generator.lock);
-    own[KEY].u = generator.seed;
-    own[COUNTER].u = generator.counter;
-    generator.counter += ((uint64_t)tern__numel(shape.rank, shape.dim) + 3) / 4;
-    pthread_mutex_unlock(&generator.lock);
+    tern_word state[2];
+    next_draw(NULL, tern__numel(shape.rank, shape.dim), state, 2);
+    own[KEY] = state[0];
+    own[COUNTER] = state[1];
   }
   return tern__run(op, NULL, 0, w, shape.rank + 1 + N_WORDS);
 }
@@ -70,8 +88,12 @@ static const tern_word *infer_space(const tern__call *c, tern__request *q, tern_
   const tern_word *own = c->attr + q->n_space + 1;
   q->n_in = 4;
   q->dtype = (uint8_t)param;
-  tern__operand_param(q, 0, TERN_U64, own[KEY]);
-  tern__operand_param(q, 1, TERN_U64, own[COUNTER]);
+  for (int i = 0; i < 2; i++) {
+    if (c->n_in)
+      tern__operand_of(q, i, c->in[i], TERN_U64);
+    else
+      tern__operand_param(q, i, TERN_U64, own[i == 0 ? KEY : COUNTER]);
+  }
   tern__operand_param(q, 2, param, own[A]);
   tern__operand_param(q, 3, param, own[B]);
   tern__result_space(q, r, out);

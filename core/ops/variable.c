@@ -27,6 +27,7 @@ static tern_tensor *fresh_like(const tern_tensor *t, tern__device *device, tern_
 /* x on that device, by copying its bytes, borrowed from the scope. Weak scalars go anywhere as they are. */
 static tern_tensor *moved(tern_tensor *x, tern__device *device, const char *op) {
   if (x->flags & TERN__WEAK || x->device == device) return x;
+  if (tern__tracing_ops()) return tern__graph_listener.move(tern__tls, x, device);
   const tern_dtype dtype = (tern_dtype)x->dtype;
   tern_tensor *dense = x->flags & TERN__CONTIG ? x : fresh_like(x, x->device, dtype, op);
   if (!dense || (dense != x && tern__write(dense, x))) return NULL;
@@ -41,12 +42,17 @@ static tern_tensor *moved(tern_tensor *x, tern__device *device, const char *op) 
 /* Where a variable's next value may be written: its own memory when it alone holds that, else a fresh tensor of the
    scope. NULL with the error set. */
 static tern_tensor *target_of(tern_tensor *v, const char *op) {
+  if (tern__tracing_ops()) return v; /* a graph writes no memory */
   if (atomic_load_explicit(&v->storage->refs, memory_order_acquire) == 1) return v;
   return fresh_like(v, v->device, (tern_dtype)v->dtype, op);
 }
 
 void tern__variable_take(tern_tensor *v, tern_tensor *value) {
   if (value == v) return;
+  if (tern__tracing_ops()) {
+    tern__graph_listener.assign(tern__tls, v, value);
+    return;
+  }
   tern__storage *old = v->storage;
   tern__storage_ref(value->storage);
   v->storage = value->storage;
@@ -56,8 +62,7 @@ void tern__variable_take(tern_tensor *v, tern_tensor *value) {
 
 /* ---- making and asking ---- */
 
-tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_opts *opts) {
-  if (!tern__usable(initial, "variable", 1)) return NULL;
+static tern_tensor *make_variable(tern_tensor *initial, const tern_variable_opts *opts) {
   tern__device *device = opts && opts->device ? tern__device_named(opts->device)
                          : initial->device    ? initial->device
                                               : tern__device_default();
@@ -87,6 +92,14 @@ tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_opts *opts)
   *extra = (struct tern__variable){.name = name, .frozen = opts ? opts->frozen != 0 : 0};
   v->variable = extra;
   v->flags |= TERN__VARIABLE;
+  return v;
+}
+
+tern_tensor *tern_variable(tern_tensor *initial, const tern_variable_opts *opts) {
+  if (!tern__usable(initial, "variable", 1) || !tern__readable(initial, "variable")) return NULL;
+  const uint32_t graph = tern__eager_begin(tern__tls);
+  tern_tensor *v = make_variable(initial, opts);
+  tern__eager_end(tern__tls, graph);
   return v;
 }
 
@@ -190,7 +203,7 @@ static tern_rc scatter_into(tern_tensor *v, tern_tensor *indices, tern_tensor *u
   static const char name[] = "assign_scatter";
   tern_tensor *at = moved(indices, v->device, name), *from = at ? moved(updates, v->device, name) : NULL;
   if (!from) return tern__recorded();
-  const bool reads_v = at->storage == v->storage || from->storage == v->storage;
+  const bool reads_v = tern__tracing_ops() || at->storage == v->storage || from->storage == v->storage;
   tern_tensor *target = reads_v ? fresh_like(v, v->device, (tern_dtype)v->dtype, name) : target_of(v, name);
   tern_tensor *out = plain(target), *index = plain(at), *update = plain(from);
   if (!target || !out || !index || !update) return tern__recorded();

@@ -1,5 +1,7 @@
 /* The builder: turns the class of a request into a tern_region by running its op's lowering. Sizes become TERN_SYM
-   words in the order of tern__words. Values that nothing uses are fine: backends ignore them. */
+   words in the order of tern__words. Values that nothing uses are fine: backends ignore them. Of a group, the lowering
+   of each member runs in turn, over the group's sizes: dimension d of the member is position member->position[d] of the
+   values of its component. */
 #include "base/alloc.h"
 #include "ops/op.h"
 #include "region/region.h"
@@ -9,22 +11,26 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define MAX_VALUES 96
-#define MAX_NODES 64
-#define MAX_EDGES 256
-#define MAX_NODE_ATTRS 128
+enum { MAX_VALUES = 96, MAX_NODES = 64, MAX_EDGES = 256, MAX_NODE_ATTRS = 128 }; /* of one request */
 
 struct tern__builder {
   const tern__request *q;
   const char *problem; /* first failure: static text */
   uint32_t n_values, n_nodes, n_edges, n_attrs;
+  uint32_t max_values, max_nodes, max_edges, max_attrs;
   int32_t in_value[TERN__MAX_ARGS]; /* -1: not used yet */
-  tern_value value[MAX_VALUES];
-  int32_t producer[MAX_VALUES]; /* node, or -1 */
-  tern_node node[MAX_NODES];
-  uint32_t edge[MAX_EDGES];
-  tern_word attr[MAX_NODE_ATTRS];
+  tern_value *value;
+  tern_node *node;
+  uint32_t *edge;
+  tern_word *attr;
+  /* of a group */
+  const tern__group *group;
+  const tern__group_member *member;
+  int32_t *arg_value;                /* the value of each argument */
+  int32_t (*result)[TERN__MAX_ARGS]; /* of each member: the value of each output */
 };
+
+static size_t aligned(size_t n) { return (n + 15) & ~(size_t)15; }
 
 const tern__request *tern__b_request(const tern__builder *b) { return b->q; }
 tern_dtype tern__b_dtype(const tern__builder *b, int v) { return v < 0 ? TERN_F32 : (tern_dtype)b->value[v].dtype; }
@@ -35,13 +41,12 @@ static int fail(tern__builder *b, const char *why) {
 }
 
 static int new_value(tern__builder *b, uint8_t kind, tern_dtype dtype) {
-  if (b->n_values == MAX_VALUES) return fail(b, "it has too many values");
+  if (b->n_values == b->max_values) return fail(b, "it has too many values");
   tern_value *v = &b->value[b->n_values];
   memset(v, 0, sizeof *v);
   v->kind = kind;
   v->dtype = (uint16_t)dtype;
   v->alias = -1;
-  b->producer[b->n_values] = -1;
   return (int)b->n_values++;
 }
 
@@ -87,7 +92,47 @@ static int operand_value(tern__builder *b, int i) {
   return id;
 }
 
+/* Argument a of the group. */
+static int group_arg(tern__builder *b, uint32_t a) {
+  const tern__group_arg *arg = &b->group->arg[a];
+  if (b->arg_value[a] >= 0) return b->arg_value[a];
+  const int id = new_value(b, arg->kind, arg->dtype);
+  if (id < 0) return -1;
+  tern_value *v = &b->value[id];
+  uint32_t word = arg->first_word;
+  v->slot = a;
+  v->rank = arg->rank;
+  v->alias = arg->alias;
+  for (int d = 0; d < arg->rank; d++) {
+    const bool one = arg->size[d] == TERN__GROUP_ONE;
+    v->shape[d] = one ? 1 : TERN_SYM(arg->size[d]);
+    v->stride[d] = one ? 0 : arg->literal >> d & 1 ? arg->stride[d] : TERN_SYM(word++);
+  }
+  return b->arg_value[a] = id;
+}
+
+static int constant(tern__builder *b, tern_dtype dtype, tern_word w);
+
+static int group_in(tern__builder *b, int i) {
+  const tern__group_operand *o = &b->member->in[i];
+  int id = -1;
+  switch (o->how) {
+  case TERN__GROUP_ARG: id = group_arg(b, o->index); break;
+  case TERN__GROUP_RESULT: id = b->result[o->index][o->out]; break;
+  case TERN__GROUP_CONST: id = constant(b, (tern_dtype)o->dtype, o->value); break;
+  case TERN__GROUP_PARAM:
+    id = new_value(b, TERN_V_PARAM, (tern_dtype)o->dtype);
+    if (id >= 0) b->value[id].slot = o->index;
+    break;
+  }
+  return id < 0 ? fail(b, "an operand has no value") : id;
+}
+
 int tern__b_in(tern__builder *b, int i) {
+  if (b->group) {
+    if (b->in_value[i] < 0) b->in_value[i] = group_in(b, i);
+    return b->q->want[i] ? tern__b_cast(b, b->in_value[i], b->q->want[i]) : b->in_value[i];
+  }
   int id = b->in_value[b->q->arg[i].same_as];
   if (id < 0) id = b->in_value[b->q->arg[i].same_as] = operand_value(b, b->q->arg[i].same_as);
   return b->q->want[i] ? tern__b_cast(b, id, b->q->want[i]) : id;
@@ -112,8 +157,8 @@ static int add_node(tern__builder *b, uint32_t prim, int n, const int *in, int o
   if (out < 0) return -1;
   for (int i = 0; i < n; i++)
     if (in[i] < 0) return -1;
-  if (b->n_nodes == MAX_NODES || b->n_edges + (uint32_t)n + 1 > MAX_EDGES ||
-      b->n_attrs + (uint32_t)n_attrs > MAX_NODE_ATTRS)
+  if (b->n_nodes == b->max_nodes || b->n_edges + (uint32_t)n + 1 > b->max_edges ||
+      b->n_attrs + (uint32_t)n_attrs > b->max_attrs)
     return fail(b, "it has too many nodes");
   tern_node *node = &b->node[b->n_nodes];
   *node = (tern_node){
@@ -122,7 +167,7 @@ static int add_node(tern__builder *b, uint32_t prim, int n, const int *in, int o
   node->out = b->n_edges;
   b->edge[b->n_edges++] = (uint32_t)out;
   for (int i = 0; i < n_attrs; i++) b->attr[b->n_attrs++] = attrs[i];
-  b->producer[out] = (int32_t)b->n_nodes++;
+  b->n_nodes++;
   return out;
 }
 
@@ -170,14 +215,20 @@ int tern__b_cast(tern__builder *b, int x, tern_dtype dtype) {
   return tern__b_map(b, TERN_OP_CAST, dtype, 1, &x);
 }
 
-static uint64_t reduced_mask(const tern__request *q) {
+/* Dimension d of the request in the values of the region. */
+static int position(const tern__builder *b, int d) { return b->group ? b->member->position[d] : d; }
+static int space_rank(const tern__builder *b) { return b->group ? b->member->rank : b->q->n_space; }
+static int64_t size_at(const tern__builder *b, int p) { return TERN_SYM(b->group ? b->member->first_size + p : p); }
+
+static uint64_t reduced_mask(const tern__builder *b) {
   uint64_t mask = 0;
-  for (int d = 0; d < q->n_space; d++) mask |= (uint64_t)(q->role[d] == TERN__ROLE_REDUCED) << d;
+  for (int d = 0; d < b->q->n_space; d++)
+    if (b->q->role[d] == TERN__ROLE_REDUCED) mask |= UINT64_C(1) << position(b, d);
   return mask;
 }
 
 int tern__b_reduce(tern__builder *b, uint32_t prim, int x, tern_dtype dtype) {
-  const tern_word axes = {.u = reduced_mask(b->q)};
+  const tern_word axes = {.u = reduced_mask(b)};
   const int out = new_value(b, TERN_V_TEMP, dtype);
   if (out < 0 || x < 0) return -1;
   tern_value *v = &b->value[out];
@@ -191,17 +242,18 @@ int tern__b_count(tern__builder *b, int x, tern_dtype dtype) {
   const int id = new_value(b, TERN_V_SIZE, dtype);
   if (id < 0) return -1;
   b->value[id].slot = (uint32_t)x;
-  b->value[id].imm.u = reduced_mask(b->q);
+  b->value[id].imm.u = reduced_mask(b);
   return id;
 }
 
 int tern__b_iota(tern__builder *b, int dim, tern_dtype dtype) {
-  const tern_word attr = {.u = (uint64_t)dim};
+  const int at = position(b, dim);
+  const tern_word attr = {.u = (uint64_t)at};
   const int out = new_value(b, TERN_V_TEMP, dtype);
   if (out < 0) return -1;
   tern_value *v = &b->value[out];
-  v->rank = b->q->n_space;
-  for (int d = 0; d < v->rank; d++) v->shape[d] = d == dim ? TERN_SYM(d) : 1;
+  v->rank = (uint16_t)space_rank(b);
+  for (int d = 0; d < v->rank; d++) v->shape[d] = d == at ? size_at(b, d) : 1;
   return add_node(b, TERN_OP_IOTA, 0, NULL, out, 1, &attr);
 }
 
@@ -211,8 +263,10 @@ int tern__b_rng(tern__builder *b, int key, int counter, uint32_t stream) {
   const int out = new_value(b, TERN_V_TEMP, TERN_U32);
   if (out < 0) return -1;
   tern_value *v = &b->value[out];
-  v->rank = b->q->n_space;
-  for (int d = 0; d < v->rank; d++) v->shape[d] = TERN_SYM(d);
+  v->rank = (uint16_t)space_rank(b);
+  for (int d = 0; d < v->rank; d++) v->shape[d] = 1;
+  for (int d = 0; d < b->q->n_space; d++)
+    if (position(b, d) < v->rank) v->shape[position(b, d)] = size_at(b, position(b, d));
   return add_node(b, TERN_OP_RNG, 2, in, out, 1, &attr);
 }
 
@@ -221,6 +275,14 @@ int tern__b_node(tern__builder *b, uint32_t prim, int n, const int *in, int o, i
   const int out = new_value(b, TERN_V_TEMP, a->dtype);
   if (out < 0) return -1;
   tern_value *v = &b->value[out];
+  if (b->group) { /* an anchor: its results have the component's positions */
+    v->rank = b->member->rank;
+    for (int d = 0; d < v->rank; d++) v->shape[d] = 1;
+    for (int d = 0; d < a->rank; d++)
+      if (a->dim[d] != TERN__ONE && position(b, a->dim[d]) < v->rank)
+        v->shape[position(b, a->dim[d])] = size_at(b, position(b, a->dim[d]));
+    return add_node(b, prim, n, in, out, n_attrs, attrs);
+  }
   v->rank = a->rank;
   for (int d = 0; d < a->rank; d++) v->shape[d] = a->dim[d] == TERN__ONE ? 1 : TERN_SYM(a->dim[d]);
   return add_node(b, prim, n, in, out, n_attrs, attrs);
@@ -230,8 +292,30 @@ static bool same_shape(const tern_value *a, const tern_value *b) {
   return a->rank == b->rank && !memcmp(a->shape, b->shape, a->rank * sizeof *a->shape);
 }
 
+static void group_out(tern__builder *b, int o, int x) {
+  const tern__group_member *m = b->member;
+  int32_t *result = &b->result[m - b->group->member][o];
+  *result = x;
+  if (x < 0 || m->out_arg[o] < 0) return;
+  const uint32_t arg = (uint32_t)m->out_arg[o];
+  const int id = group_arg(b, arg);
+  if (id < 0) return;
+  const tern_value out = b->value[id];
+  if (b->value[x].kind != TERN_V_TEMP || !same_shape(&b->value[x], &out)) {
+    add_node(b, TERN_OP_COPY, 1, &x, id, 0, NULL);
+    return;
+  }
+  if (id == (int)b->n_values - 1) b->n_values--;
+  b->value[x] = out;
+  b->arg_value[arg] = x;
+}
+
 void tern__b_out(tern__builder *b, int o, int x) {
   x = tern__b_cast(b, x, b->q->arg[b->q->n_in + o].dtype);
+  if (b->group) {
+    group_out(b, o, x);
+    return;
+  }
   const int id = operand_value(b, b->q->n_in + o); /* the last value: dropped again below */
   if (id < 0 || x < 0) {
     fail(b, "an output has no value");
@@ -247,9 +331,8 @@ void tern__b_out(tern__builder *b, int o, int x) {
   b->value[x] = out;
 }
 
-static size_t aligned(size_t n) { return (n + 15) & ~(size_t)15; }
-
-static tern__region *pack(const tern__builder *b) {
+/* The region with its own arrays; the caller knows words, arguments and flags. */
+static tern__region *pack(const tern__builder *b, uint32_t n_words, uint32_t n_args, uint32_t flags, const char *hint) {
   const size_t values = b->n_values * sizeof(tern_value), nodes = b->n_nodes * sizeof(tern_node),
                edges = b->n_edges * sizeof(uint32_t), attrs = b->n_attrs * sizeof(tern_word);
   const size_t size =
@@ -265,9 +348,10 @@ static tern__region *pack(const tern__builder *b) {
   r->attrs = memcpy(at + aligned(values) + aligned(nodes) + aligned(edges), b->attr, attrs);
   r->n_values = b->n_values;
   r->n_nodes = b->n_nodes;
-  numbers_of(b->q, b->q->n_in + b->q->n_out, &r->n_words, &r->n_args);
-  r->flags = TERN_R_DETERMINISTIC | (tern__fits_int32(b->q) ? TERN_R_IDX32 : 0);
-  if (!b->q->op->prim) r->hint = b->q->op->name;
+  r->n_words = n_words;
+  r->n_args = n_args;
+  r->flags = flags;
+  r->hint = hint;
   XXH3_state_t *state = XXH3_createState();
   if (!state) {
     free(region);
@@ -287,19 +371,67 @@ static tern__region *pack(const tern__builder *b) {
   return region;
 }
 
+/* Room for n requests' worth of everything, in one block behind the builder; NULL without memory. */
+static tern__builder *builder_new(uint32_t n, uint32_t n_args) {
+  const size_t values = aligned(n * MAX_VALUES * sizeof(tern_value)),
+               nodes = aligned(n * MAX_NODES * sizeof(tern_node)), edges = aligned(n * MAX_EDGES * sizeof(uint32_t)),
+               attrs = aligned(n * MAX_NODE_ATTRS * sizeof(tern_word)), args = aligned(n_args * sizeof(int32_t)),
+               results = aligned(n * sizeof(int32_t[TERN__MAX_ARGS])), head = aligned(sizeof(tern__builder));
+  char *block = tern__realloc(NULL, head + values + nodes + edges + attrs + args + results);
+  if (!block) return NULL;
+  tern__builder *b = (tern__builder *)block;
+  memset(b, 0, sizeof *b);
+  b->max_values = n * MAX_VALUES;
+  b->max_nodes = n * MAX_NODES;
+  b->max_edges = n * MAX_EDGES;
+  b->max_attrs = n * MAX_NODE_ATTRS;
+  b->value = (tern_value *)(void *)(block + head);
+  b->node = (tern_node *)(void *)((char *)b->value + values);
+  b->edge = (uint32_t *)(void *)((char *)b->node + nodes);
+  b->attr = (tern_word *)(void *)((char *)b->edge + edges);
+  b->arg_value = (int32_t *)(void *)((char *)b->attr + attrs);
+  b->result = (int32_t(*)[TERN__MAX_ARGS])(void *)((char *)b->arg_value + args);
+  memset(b->arg_value, -1, args + results);
+  memset(b->in_value, -1, sizeof b->in_value);
+  return b;
+}
+
 tern__region *tern__lower(const tern__request *q) {
-  tern__builder *b = tern__calloc(1, sizeof *b);
+  tern__builder *b = builder_new(1, 0);
   if (!b) {
     tern__fail(TERN_E_OOM, "%s: out of host memory to build its region", q->op->name);
     return NULL;
   }
+  uint32_t n_words, n_args;
   b->q = q;
-  memset(b->in_value, -1, sizeof b->in_value);
   q->op->lower(b);
-  tern__region *region = b->problem ? NULL : pack(b);
+  numbers_of(q, q->n_in + q->n_out, &n_words, &n_args);
+  const uint32_t flags = TERN_R_DETERMINISTIC | (tern__fits_int32(q) ? TERN_R_IDX32 : 0);
+  tern__region *region = b->problem ? NULL : pack(b, n_words, n_args, flags, q->op->prim ? NULL : q->op->name);
   if (!region)
     tern__fail(b->problem ? TERN_E_INTERNAL : TERN_E_OOM, "%s: its region cannot be built: %s", q->op->name,
                b->problem ? b->problem : "out of host memory");
+  free(b);
+  return region;
+}
+
+tern__region *tern__lower_group(const tern__group *group) {
+  tern__builder *b = builder_new(group->n_members, group->n_args);
+  if (!b) {
+    tern__fail(TERN_E_OOM, "graph: out of host memory to build a region");
+    return NULL;
+  }
+  b->group = group;
+  for (uint32_t m = 0; m < group->n_members && !b->problem; m++) {
+    b->member = &group->member[m];
+    b->q = b->member->q;
+    memset(b->in_value, -1, sizeof b->in_value);
+    b->q->op->lower(b);
+  }
+  tern__region *region = b->problem ? NULL : pack(b, group->n_words, group->n_args, group->flags, group->hint);
+  if (!region)
+    tern__fail(b->problem ? TERN_E_INTERNAL : TERN_E_OOM, "graph: a region of %u ops, the last %s, cannot be built: %s",
+               group->n_members, b->q ? b->q->op->name : "none", b->problem ? b->problem : "out of host memory");
   free(b);
   return region;
 }

@@ -83,6 +83,41 @@ typedef struct tern__builder tern__builder;
 /* The region of a canonical request's class, by its op's lowering. NULL with the error set. Owned: free(). */
 tern__region *tern__lower(const tern__request *q);
 
+/* A region of several requests, not canonical: the ops of a fused group. Sizes are launch words 0 .. n_sizes - 1, then
+   come the words that the arguments' strides and the PARAMs name. The values of one connected component have one rank;
+   position p of them has size first_size + p. */
+#define TERN__GROUP_ONE UINT16_MAX
+enum { TERN__GROUP_ARG = 1, TERN__GROUP_RESULT, TERN__GROUP_CONST, TERN__GROUP_PARAM };
+typedef struct tern__group_arg {
+  uint8_t kind, dtype, rank;
+  uint8_t literal;              /* bit d: stride[d] is compiled in */
+  int32_t alias;                /* OUT: the IN argument that is the same memory, or -1 */
+  uint32_t first_word;          /* of the strides that are not literal */
+  uint16_t size[TERN_MAX_RANK]; /* number of a size, or TERN__GROUP_ONE */
+  int64_t stride[TERN_MAX_RANK];
+} tern__group_arg;
+typedef struct tern__group_operand {
+  uint8_t how, out, dtype;
+  uint32_t index;  /* ARG: argument; RESULT: member (and its output `out`); PARAM: word */
+  tern_word value; /* CONST */
+} tern__group_operand;
+typedef struct tern__group_member {
+  const tern__request *q;
+  uint16_t first_size;               /* of its component */
+  uint8_t rank;                      /* of its component */
+  uint8_t position[TERN__MAX_SIZES]; /* of each of q's dimensions; those of an anchor's own (K of a DOT) are not used */
+  tern__group_operand in[TERN__MAX_ARGS];
+  int32_t out_arg[TERN__MAX_ARGS]; /* argument of each output; -1: used inside only */
+} tern__group_member;
+typedef struct tern__group {
+  tern__group_member *member;
+  tern__group_arg *arg;
+  uint32_t n_members, n_args, n_sizes, n_words, flags;
+  const char *hint; /* of a single composite, else NULL */
+} tern__group;
+/* Members in an order in which each comes after those whose results it reads. NULL with the error set. Owned: free(). */
+tern__region *tern__lower_group(const tern__group *group);
+
 /* text.c: the region as lines of text, malloc'ed; NULL when memory is exhausted. */
 char *tern__region_text(const tern_region *r);
 

@@ -7,7 +7,11 @@
 #include "tensor/dtype.h"
 #include <stdlib.h>
 
-enum { MAX_TENSORS = 16, MAX_VARIABLES = 1024 };
+enum {
+  MAX_TENSORS = 256,
+  MAX_GIVEN = 16,
+  MAX_VARIABLES = 1024
+}; /* operands and results of functions; of users' calls */
 
 typedef struct closure {
   _Atomic uint32_t refs;
@@ -171,10 +175,10 @@ const tern__op tern__op_custom = {
 /* ---- the forward pass ---- */
 
 static bool arguments(const char *what, bool has_body, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
-  if (!has_body || n_in < 0 || n_in > MAX_TENSORS || n_out < 1 || n_out > MAX_TENSORS || !out || (n_in && !in)) {
+  if (!has_body || n_in < 0 || n_in > MAX_GIVEN || n_out < 1 || n_out > MAX_GIVEN || !out || (n_in && !in)) {
     tern__fail(TERN_E_ARG,
                "%s: %d operands and %d results; there may be 0 to %d and 1 to %d, and no function or array may be NULL",
-               what, n_in, n_out, MAX_TENSORS, MAX_TENSORS);
+               what, n_in, n_out, MAX_GIVEN, MAX_GIVEN);
     return false;
   }
   for (int i = 0; i < n_in; i++)
@@ -261,6 +265,52 @@ tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_body gradien
   return ok ? TERN_OK : tern__recorded();
 }
 
+/* The entry of a call whose body runs again for the gradient: variables that it reads are operands too. */
+static tern_rc record_with(tern__thread *t, closure *c, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
+                           int n_variables, tern_tensor **out, int n_out) {
+  tern_tensor **all = tern__calloc((size_t)(n_in + n_variables) + 1, sizeof *all);
+  c->variables = tern__calloc((size_t)n_variables + 1, sizeof *c->variables);
+  tern_rc rc = TERN_OK;
+  if (all && c->variables) {
+    for (int i = 0; i < n_in; i++) all[i] = in[i];
+    for (int i = 0; i < n_variables; i++) /* one that is an operand too must still be given its value of then */
+      c->variables[i] = tern__ref(all[n_in + i] = variables[i]);
+    c->n_variables = n_variables;
+    rc = record(t, c, all, n_in + n_variables, out, n_out);
+  } else {
+    rc = tern__fail(TERN_E_OOM, "checkpoint_call: out of host memory");
+  }
+  free(all);
+  return rc;
+}
+
+tern_rc tern__record_call(tern__thread *t, tern_function_body body, void *self, void (*release)(void *self),
+                          tern__random_state random, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
+                          int n_variables, tern_tensor **out, int n_out) {
+  tern__recorder *r = t->recorder;
+  if (r->collector) {
+    tern__collect(r, in, n_in);
+    tern__collect(r, variables, n_variables);
+    if (release) release(self);
+    return TERN_OK;
+  }
+  if (n_in > MAX_TENSORS || n_out > MAX_TENSORS || n_variables > MAX_VARIABLES) {
+    if (release) release(self);
+    return tern__fail(TERN_E_UNSUPPORTED,
+                      "function: a call with %d operands, %d results and %d variables is too much for a tape", n_in,
+                      n_out, n_variables);
+  }
+  closure *c = new_closure(body, NULL, self, release, n_in);
+  if (!c) {
+    if (release) release(self);
+    return tern__recorded();
+  }
+  c->random = random;
+  const tern_rc rc = record_with(t, c, in, n_in, variables, n_variables, out, n_out);
+  tern__closure_release((tern_word){.u = (uintptr_t)c});
+  return rc;
+}
+
 tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release)(void *self), tern_tensor *const *in,
                              int n_in, tern_tensor **out, int n_out) {
   tern__thread *t = tern__thread_get();
@@ -281,28 +331,7 @@ tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release
                "checkpoint_call: the function reads %d variables; at most %d are possible", collector.n, MAX_VARIABLES);
     ok = false;
   }
-  tern_tensor **all = ok ? tern__calloc((size_t)(n_in + collector.n) + 1, sizeof *all) : NULL;
-  if (ok && !all) {
-    tern__fail(TERN_E_OOM, "checkpoint_call: out of host memory");
-    ok = false;
-  }
-  if (ok) {
-    int n = 0;
-    for (; n < n_in; n++) all[n] = held[n];
-    for (int i = 0; i < collector.n; i++) /* one that is an operand too must still be given its value of then */
-      all[n++] = collector.variables[i];
-    c->n_variables = n - n_in;
-    c->variables = tern__calloc((size_t)c->n_variables + 1, sizeof *c->variables);
-    for (int i = 0; i < c->n_variables && c->variables; i++) c->variables[i] = tern__ref(all[n_in + i]);
-    if (c->variables) {
-      ok = !record(t, c, all, n, out, n_out);
-    } else {
-      c->n_variables = 0;
-      tern__fail(TERN_E_OOM, "checkpoint_call: out of host memory");
-      ok = false;
-    }
-  }
-  free(all);
+  ok = ok && !record_with(t, c, held, n_in, collector.variables, collector.n, out, n_out);
   for (int i = 0; i < collector.n; i++) tern__unref(collector.variables[i]);
   free(collector.variables);
   tern__closure_release((tern_word){.u = (uintptr_t)c});

@@ -253,7 +253,7 @@ static void drop_held(tern_tensor **held, int n) {
 }
 
 /* Variables that a body uses (tern_checkpoint_call). */
-static void collect(tern__recorder *r, tern_tensor *const *in, int n_in) {
+void tern__collect(tern__recorder *r, tern_tensor *const *in, int n_in) {
   struct tern__collector *c = r->collector;
   for (int i = 0; i < n_in; i++) {
     if (in[i] == TERN_NONE || !(in[i]->flags & TERN__VARIABLE)) continue;
@@ -340,7 +340,7 @@ bool tern__record_op(tern__thread *t, const tern__op *op, tern_tensor *const *in
                      int n_attr, tern_tensor *const *out, int n_out) {
   tern__recorder *r = t->recorder;
   if (TERN__UNLIKELY(r->collector != NULL)) {
-    collect(r, in, n_in);
+    tern__collect(r, in, n_in);
     return true;
   }
   if (TERN__UNLIKELY(!op->grad)) return true;

@@ -96,6 +96,8 @@ bool tern__watch(tern__recorder *r, tern_tensor *t, uint32_t mask);
 /* Append an op whose outputs are new tensors. */
 bool tern__record_op(tern__thread *t, const tern__op *op, tern_tensor *const *in, int n_in, const tern_word *attr,
                      int n_attr, tern_tensor *const *out, int n_out);
+/* Note the variables among in[] for the collector. */
+void tern__collect(tern__recorder *r, tern_tensor *const *in, int n_in);
 /* Take a tape's bit out of the record: from the last entry back to `start` and from first_value on, release what no
    other tape tracks. */
 void tern__forget(tern__recorder *r, uint32_t bit, tern__entry *start, uint32_t first_value);
@@ -111,6 +113,11 @@ void tern__hook_update(tern__thread *t);
    to which the entry owns. */
 extern const tern__op tern__op_custom;
 void tern__closure_release(tern_word closure);
+/* A call that was computed in another way is recorded as one whose body runs again for the gradient, as
+   tern_checkpoint_call's; random: where the generator stood before it. */
+tern_rc tern__record_call(tern__thread *t, tern_function_body body, void *self, void (*release)(void *self),
+                          tern__random_state random, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
+                          int n_variables, tern_tensor **out, int n_out);
 
 /* tape.c */
 /* The tape if it may be used now, on this thread; else the error is recorded and NULL returned. */

@@ -25,7 +25,9 @@ tern_tensor *tern_constant(tern_shape shape, tern_dtype dtype, const void *data,
     return tern_full(shape, dtype, w.f);
   }
   tern__device *d = tern__device_here(t);
+  const uint32_t graph = tern__eager_begin(t); /* constants have their value at once */
   tern_tensor *out = d ? tern__new(d, dtype, shape.rank, shape.dim, "constant") : NULL;
+  tern__eager_end(t, graph);
   if (!out) return NULL;
   if (tern__upload(out->storage, 0, data, (uint64_t)n * tern__dtype_size[dtype])) {
     tern__unref(out);
@@ -87,7 +89,9 @@ tern_tensor *tern_from_host(tern_shape shape, tern_dtype dtype, void *data, void
     return copy;
   }
   const int64_t none[1] = {0};
+  const uint32_t graph = tern__eager_begin(t);
   tern_tensor *out = tern__new(d, dtype, 1, none, "from_host");
+  tern__eager_end(t, graph);
   if (!out) return NULL;
   tern__storage *s = tern__storage_import(d, data, (uint64_t)n * item, release, context);
   if (!s) {

@@ -6,7 +6,12 @@
 #include <tern/ops.h>
 
 int tern_rank(const tern_tensor *t) { return tern__usable(t, "rank", 1) ? t->rank : -1; }
-int64_t tern_size(const tern_tensor *t) { return tern__usable(t, "size", 1) ? t->numel : 0; }
+/* A size of t as a number, which a graph for variable sizes must know that the program saw. */
+static int64_t seen_size(const tern_tensor *t, int64_t size, const char *what) {
+  return TERN__LIKELY(t->live == TERN__LIVE) ? size : tern__graph_listener.size(tern__tls, size, what);
+}
+
+int64_t tern_size(const tern_tensor *t) { return tern__usable(t, "size", 1) ? seen_size(t, t->numel, "size") : 0; }
 tern_dtype tern_dtype_get(const tern_tensor *t) {
   return tern__usable(t, "dtype", 1) ? (tern_dtype)t->dtype : TERN_NO_DTYPE;
 }
@@ -19,21 +24,24 @@ const char *tern_device_get(const tern_tensor *t) {
 int64_t tern_dim(const tern_tensor *t, int axis) {
   if (!tern__usable(t, "dim", 1)) return -1;
   const int d = axis < 0 ? axis + t->rank : axis;
-  if (d >= 0 && d < t->rank) return t->shape[d];
+  if (d >= 0 && d < t->rank) return seen_size(t, t->shape[d], "dim");
   tern__fail(TERN_E_ARG, "dim: axis %d does not exist in a tensor of rank %d", axis, t->rank);
   return -1;
 }
 
 tern_shape tern_shape_get(const tern_tensor *t) {
   if (!tern__usable(t, "shape", 1)) return (tern_shape){.rank = -1};
-  return tern_shape_of(t->rank, t->shape);
+  tern_shape shape = tern_shape_of(t->rank, t->shape);
+  for (int d = 0; d < t->rank; d++) shape.dim[d] = seen_size(t, shape.dim[d], "shape");
+  return shape;
 }
 
-tern_rc tern_to_host(tern_tensor *t, void *dst, size_t size) {
-  if (!tern__usable(t, "to_host", 1)) return TERN_E_ARG;
+static tern_rc to_host(tern_tensor *t, const char *op, void *dst, size_t size) {
+  if (!tern__usable(t, op, 1)) return TERN_E_ARG;
+  if (!tern__readable(t, op)) return tern__recorded();
   const size_t item = tern__dtype_size[t->dtype], bytes = (size_t)t->numel * item;
   if (size != bytes || (!dst && bytes))
-    return tern__fail(TERN_E_ARG, "to_host: the tensor has %zu bytes, the destination %zu", bytes, dst ? size : 0);
+    return tern__fail(TERN_E_ARG, "%s: the tensor has %zu bytes, the destination %zu", op, bytes, dst ? size : 0);
   if (t->flags & TERN__WEAK) {
     tern__store(t->dtype, dst, t->imm);
     return TERN_OK;
@@ -46,6 +54,8 @@ tern_rc tern_to_host(tern_tensor *t, void *dst, size_t size) {
   return rc;
 }
 
+tern_rc tern_to_host(tern_tensor *t, void *dst, size_t size) { return to_host(t, "to_host", dst, size); }
+
 /* The one element of t as a word of its dtype. */
 static bool one(tern_tensor *t, const char *op, tern_word *w) {
   uint8_t element[8];
@@ -56,7 +66,7 @@ static bool one(tern_tensor *t, const char *op, tern_word *w) {
                tern__shape_text(text, t->rank, t->shape));
     return false;
   }
-  if (tern_to_host(t, element, tern__dtype_size[t->dtype])) return false;
+  if (to_host(t, op, element, tern__dtype_size[t->dtype])) return false;
   *w = tern__load(t->dtype, element);
   return true;
 }

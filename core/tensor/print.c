@@ -36,6 +36,10 @@ static bool text_of(tern_tensor *t, bool values_only, tern__string *out) {
 }
 
 static void print(tern_tensor *t, bool values_only) {
+  if (tern__tracing_ops() && t && t != TERN_NONE && (t->live == TERN__SYMBOLIC || t->flags & TERN__VARIABLE)) {
+    tern__graph_listener.print(tern__tls, t, values_only);
+    return;
+  }
   tern__string s = {0};
   if (text_of(t, values_only, &s))
     printf("%s\n", s.text);

@@ -83,6 +83,8 @@ bool tern__unusable(const tern_tensor *t, const char *op, int argument) {
   if (!t) {
     if (!tern__tls || tern__tls->error_state == TERN__ERROR_NONE)
       tern__fail(TERN_E_ARG, "%s: argument %d is NULL", op, argument);
+  } else if (t->live == TERN__SYMBOLIC) {
+    return tern__graph_listener.usable(t, op, argument);
   } else if (t == TERN_NONE) {
     tern__fail(TERN_E_ARG, "%s: argument %d is TERN_NONE, but it is not optional", op, argument);
   } else {
@@ -143,6 +145,8 @@ int64_t tern__numel(int rank, const int64_t *shape) {
 tern_tensor *tern__new(tern__device *device, tern_dtype dtype, int rank, const int64_t *shape, const char *op) {
   tern__thread *thread = tern__thread_get();
   if (TERN__UNLIKELY(!thread)) return NULL;
+  if (TERN__UNLIKELY(thread->hooks & TERN__HOOK_GRAPH))
+    return tern__graph_listener.make(thread, device, dtype, rank, shape);
   const int64_t n = tern__numel(rank, shape);
   if (TERN__UNLIKELY(n < 0)) {
     char text[200];
@@ -179,8 +183,13 @@ tern_tensor *tern__new(tern__device *device, tern_dtype dtype, int rank, const i
 
 tern_tensor *tern__view_header(tern_tensor *t) {
   tern__thread *thread = tern__thread_get();
+  if (TERN__UNLIKELY(thread && thread->hooks & TERN__HOOK_GRAPH && t->flags & TERN__VARIABLE) &&
+      !(t = tern__graph_listener.read(thread, t)))
+    return NULL;
   tern_tensor *v = thread ? tern__header(thread) : NULL;
   if (TERN__UNLIKELY(!v)) return NULL;
+  v->live = t->live;
+  if (TERN__UNLIKELY(t->live != TERN__LIVE)) v->imm = t->imm;
   v->dtype = t->dtype;
   v->flags = 0;
   v->slot = UINT32_MAX;

@@ -15,6 +15,7 @@ enum {
 };
 #define TERN__LIVE 0x7e51a11eu
 #define TERN__DEAD 0xdead7e51u
+#define TERN__SYMBOLIC 0x5e1b011cu /* stands for a value of a graph: imm.u is its number there, storage a ghost */
 
 struct tern_tensor {
   _Atomic uint32_t refs;
@@ -28,7 +29,7 @@ struct tern_tensor {
   int64_t numel;
   uint64_t grad_id;
   union {
-    tern_word imm;                   /* WEAK */
+    tern_word imm;                   /* WEAK; symbolic: the value's number */
     struct tern__variable *variable; /* VARIABLE */
     struct tern_tensor *next_free;
   };
@@ -50,11 +51,20 @@ bool tern__unusable(const tern_tensor *t, const char *op, int argument);
 /* Give a finished thread's headers to the others. */
 void tern__headers_give_back(tern__thread *t);
 
-/* Whether the handle may be used; if not, the error is recorded (unless one is pending). argument counts from 1. */
+/* Whether the handle may be used; if not, the error is recorded (unless one is pending). argument counts from 1.
+   Symbolic tensors may be used while their graph is being made. */
 static inline bool tern__usable(const tern_tensor *t, const char *op, int argument) {
   if (TERN__LIKELY(t != NULL && t->live == TERN__LIVE)) return true;
   return tern__unusable(t, op, argument);
 }
+
+/* Whether t has a value; if not, the error says that op cannot read it. */
+static inline bool tern__readable(const tern_tensor *t, const char *op) {
+  if (TERN__LIKELY(t->live == TERN__LIVE && !(t->flags & TERN__VARIABLE))) return true;
+  if (t->live == TERN__LIVE && !(tern__tls && tern__tls->hooks & TERN__HOOK_GRAPH)) return true;
+  return tern__graph_listener.unreadable(t, op) == TERN_OK;
+}
+static inline bool tern__tracing_ops(void) { return TERN__UNLIKELY(tern__tls && tern__tls->hooks & TERN__HOOK_GRAPH); }
 
 static inline void tern__unref(tern_tensor *t) {
   if (tern__refs_down(&t->refs)) tern__free_tensor(t);
@@ -93,6 +103,9 @@ tern_tensor *tern__new(struct tern__device *device, tern_dtype dtype, int rank, 
 /* A view header sharing t's storage (one reference, not in any scope): dtype, device, offset copied; the caller sets
    shape, stride, rank and numel, then calls tern__set_contig_flag. */
 tern_tensor *tern__view_header(tern_tensor *t);
+/* The strides with which the elements of t in row-major order have shape (same number of elements, none 0); false when no
+   strides do. */
+bool tern__reshaped_strides(const tern_tensor *t, const tern_shape *shape, int64_t *stride);
 /* Another handle to x's value: x itself, or a view of a variable, which keeps the value that it has now. Borrowed from
    the scope. */
 tern_tensor *tern__itself(tern_tensor *x);

@@ -2,9 +2,13 @@
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
-static tern_tensor *solid(tern_tensor *t) {
-  return TERN__UNLIKELY(t->flags & TERN__WEAK) ? tern__solid(t, t->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)t->dtype)
-                                               : t;
+static __attribute__((noinline)) tern_tensor *solid_slow(tern_tensor *t) {
+  if (t->flags & TERN__WEAK) return tern__solid(t, t->dtype == TERN_F64 ? TERN_F32 : (tern_dtype)t->dtype);
+  return tern__tls->hooks & TERN__HOOK_GRAPH ? tern__graph_listener.read(tern__tls, t) : t;
+}
+
+static inline tern_tensor *solid(tern_tensor *t) {
+  return TERN__UNLIKELY(t->flags & (TERN__WEAK | TERN__VARIABLE)) ? solid_slow(t) : t;
 }
 
 static bool bad_axis(const char *op, int *axis, int rank) {
@@ -19,12 +23,13 @@ static bool bad_axis(const char *op, int *axis, int rank) {
 static inline tern_tensor *seen(tern__view_kind kind, tern_tensor *from, const tern_word *attr, int n_attr,
                                 tern_tensor *view) {
   tern__thread *t = tern__tls;
-  if (TERN__LIKELY(!view || !(t->hooks & TERN__HOOK_TAPE))) return view;
+  if (TERN__LIKELY(!view || !(t->hooks & (TERN__HOOK_TAPE | TERN__HOOK_GRAPH)))) return view;
+  if (t->hooks & TERN__HOOK_GRAPH && !tern__graph_listener.view(t, kind, from, attr, n_attr, view)) return NULL;
+  if (!(t->hooks & TERN__HOOK_TAPE)) return view;
   return tern__tape_listener.view(t, kind, from, attr, n_attr, view) ? view : NULL;
 }
 
-/* The strides with which the elements of t in row-major order have shape; false when no strides do. */
-static bool reshaped_strides(const tern_tensor *t, const tern_shape *shape, int64_t *stride) {
+bool tern__reshaped_strides(const tern_tensor *t, const tern_shape *shape, int64_t *stride) {
   int old = t->rank - 1;
   int64_t run = 1, step = 0; /* elements of the current old block not yet used, and their step */
   for (int d = shape->rank; d-- > 0;) {
@@ -92,6 +97,7 @@ static inline tern_tensor *dense_view(tern_tensor *t, const tern_shape *shape) {
   tern__thread *thread = tern__tls;
   tern_tensor *v = TERN__LIKELY(thread != NULL) ? tern__header(thread) : NULL;
   if (TERN__UNLIKELY(!v)) return NULL;
+  v->live = t->live;
   v->dtype = t->dtype;
   v->rank = (uint8_t)shape->rank;
   v->flags = TERN__CONTIG;
@@ -114,7 +120,7 @@ tern_tensor *tern_reshape(tern_tensor *t, tern_shape shape) {
   if (!tern__usable(t, "reshape", 1) || !(t = solid(t)) || !complete_shape(t, &shape)) return NULL;
   if (TERN__LIKELY(t->flags & TERN__CONTIG)) return seen(TERN__VIEW_RESHAPE, t, NULL, 0, dense_view(t, &shape));
   int64_t stride[TERN_MAX_RANK];
-  if (reshaped_strides(t, &shape, stride))
+  if (tern__reshaped_strides(t, &shape, stride))
     return seen(TERN__VIEW_RESHAPE, t, NULL, 0, with(t, shape.rank, shape.dim, stride, t->offset));
   tern_tensor *copy = tern_clone(t);
   return copy ? tern_reshape(copy, shape) : NULL;
@@ -203,7 +209,7 @@ tern_tensor *tern_slice(tern_tensor *t, const tern_range *ranges, int n) {
 }
 
 tern_tensor *tern_index(tern_tensor *t, int axis, int64_t i) {
-  if (!tern__usable(t, "index", 1) || bad_axis("index", &axis, t->rank)) return NULL;
+  if (!tern__usable(t, "index", 1) || !(t = solid(t)) || bad_axis("index", &axis, t->rank)) return NULL;
   const int64_t at = i < 0 ? i + t->shape[axis] : i;
   if (at < 0 || at >= t->shape[axis]) {
     tern__fail(TERN_E_ARG, "index: %lld is out of range for axis %d of size %lld", (long long)i, axis,

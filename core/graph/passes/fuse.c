@@ -1,0 +1,463 @@
+/* Which ops share a kernel. First each DOT or CONV takes the maps that follow it, element by element; then, from the last
+   op to the first, maps and reductions take the producers that fit into their loop nest. A group has one component: an
+   index space of up to eight positions, into which every member's dimensions are mapped; an operand is bound to its
+   producer when both see each element at the same index. At most one set of positions is reduced. Last, updates of one
+   kind (a whole optimiser step) become siblings: several components, one launch. */
+#include "base/alloc.h"
+#include "device/device.h"
+#include "graph/passes/low.h"
+#include "tensor/dtype.h"
+#include <stdlib.h>
+
+enum { NONE = 255, MAX_PRIMS = 200, MAX_OPS = 96, MAX_ARGS = 48 };
+
+typedef struct fuser {
+  tern__unit *u;
+  uint32_t *readers, *first_reader; /* ops that read each buffer, by buffer */
+  uint32_t *mark, stamp;            /* of the walk, by op */
+  uint32_t *stack;
+} fuser;
+
+/* ---- dependence ---- */
+
+/* Whether op y, or the group that it is in, needs op `target` (or, with group != NO, anything of that group). */
+static bool needs(fuser *f, uint32_t y, uint32_t target, uint32_t group) {
+  tern__unit *u = f->u;
+  uint32_t top = 0;
+  if (f->mark[y] == f->stamp) return false;
+  f->mark[y] = f->stamp;
+  f->stack[top++] = y;
+  while (top) {
+    const uint32_t now = f->stack[--top];
+    if (now == target) return true;
+    const uint32_t k = u->op[now].group;
+    if (k != TERN__NO && k == group) return true;
+    const uint32_t n = k == TERN__NO ? 1 : u->group[k].n_ops;
+    for (uint32_t i = 0; i < n; i++) {
+      const tern__lop *op = &u->op[k == TERN__NO ? now : u->group[k].op[i]];
+      if (k != TERN__NO) f->mark[u->group[k].op[i]] = f->stamp;
+      if (k != TERN__NO && (u->group[k].op[i] == target)) return true;
+      for (uint32_t d = 0; d < op->n_deps; d++)
+        if (f->mark[op->dep[d]] != f->stamp) {
+          f->mark[op->dep[d]] = f->stamp;
+          f->stack[top++] = op->dep[d];
+        }
+    }
+  }
+  return false;
+}
+
+/* Whether some op outside of the group stands between producer x and the group. */
+static bool between_back(fuser *f, uint32_t group, uint32_t x) {
+  const tern__unit *u = f->u;
+  const tern__lgroup *g = &u->group[group];
+  f->stamp++;
+  for (uint32_t i = 0; i < g->n_ops; i++)
+    for (uint32_t d = 0; d < u->op[g->op[i]].n_deps; d++) {
+      const uint32_t y = u->op[g->op[i]].dep[d];
+      if (y == x || u->op[y].group == group) continue;
+      if (needs(f, y, x, TERN__NO)) return true;
+    }
+  return false;
+}
+
+/* Whether some op outside of the group stands between it and consumer x. */
+static bool between_forward(fuser *f, uint32_t group, uint32_t x) {
+  const tern__unit *u = f->u;
+  f->stamp++;
+  for (uint32_t d = 0; d < u->op[x].n_deps; d++) {
+    const uint32_t y = u->op[x].dep[d];
+    if (u->op[y].group != group && needs(f, y, TERN__NO, group)) return true;
+  }
+  return false;
+}
+
+/* ---- index spaces ---- */
+
+static const tern__operand *made_operand(const tern__unit *u, const tern__lop *p, uint32_t buffer) {
+  for (uint32_t o = 0; o < p->n_out; o++)
+    if (p->out[o] == buffer) return &p->q->arg[p->q->n_in + o];
+  (void)u;
+  return NULL;
+}
+
+/* How c's operand i sees what p makes: to[d] = c's dimension for p's dimension d (NONE: size 1, or not in the result).
+   False when the elements do not lie on each other one to one. */
+static bool aligned(const tern__unit *u, const tern__lop *p, const tern__lop *c, int i, uint8_t *to) {
+  const tern__operand *made = made_operand(u, p, c->in[i]), *read = &c->q->arg[i];
+  if (!made || read->offset || read->dtype != made->dtype) return false;
+  memset(to, NONE, TERN__MAX_SIZES);
+  int matched = 0, wanted = 0;
+  for (int e = 0; e < read->rank; e++) wanted += read->dim[e] != TERN__ONE && c->q->size[read->dim[e]] > 1;
+  for (int d = 0; d < made->rank; d++) {
+    if (made->dim[d] == TERN__ONE || p->q->size[made->dim[d]] == 1) continue;
+    int found = -1;
+    for (int e = 0; e < read->rank && found < 0; e++)
+      if (read->dim[e] != TERN__ONE && read->stride[e] == made->stride[d] &&
+          c->q->size[read->dim[e]] == p->q->size[made->dim[d]])
+        found = e;
+    if (found < 0 || read->dim[found] >= c->q->n_space) return false;
+    to[made->dim[d]] = read->dim[found];
+    matched++;
+  }
+  return matched == wanted;
+}
+
+static uint32_t reduced_of(const tern__lop *op, const uint8_t *position) {
+  uint32_t mask = 0;
+  for (int d = 0; d < op->q->n_space; d++)
+    if (op->q->role[d] == TERN__ROLE_REDUCED && position[d] != NONE) mask |= 1u << position[d];
+  return mask;
+}
+
+/* Can take part in a nest: its reduced and its fixed dimensions have more than one element. */
+static bool nestable(const tern__lop *op) {
+  if (op->kind != TERN__L_MAP && op->kind != TERN__L_ROW) return false;
+  bool reduced = false, real = false;
+  for (int d = 0; d < op->q->n_space; d++) {
+    if (op->q->role[d] == TERN__ROLE_FIXED && op->q->size[d] == 1) return false;
+    if (op->q->role[d] != TERN__ROLE_REDUCED) continue;
+    reduced = true;
+    real |= op->q->size[d] > 1;
+  }
+  return op->q->n_sizes == op->q->n_space && (!reduced || real);
+}
+
+/* ---- groups ---- */
+
+static uint32_t new_group(tern__unit *u, uint32_t first) {
+  if (u->n_groups == u->group_capacity) {
+    const uint32_t capacity = u->group_capacity ? 2 * u->group_capacity : 64;
+    tern__lgroup *group = tern__realloc(u->group, capacity * sizeof *group);
+    if (!group) return TERN__NO;
+    u->group = group;
+    u->group_capacity = capacity;
+  }
+  tern__lop *op = &u->op[first];
+  tern__lgroup *g = &u->group[u->n_groups];
+  *g = (tern__lgroup){.kind = op->kind, .sibling = TERN__NO, .device = op->device, .prims = op->prims};
+  g->op = tern__calloc(4, sizeof *g->op);
+  if (!g->op) return TERN__NO;
+  g->capacity = 4;
+  g->op[g->n_ops++] = first;
+  op->group = u->n_groups;
+  return u->n_groups++;
+}
+
+static bool append_op(tern__unit *u, uint32_t group, uint32_t x) {
+  tern__lgroup *g = &u->group[group];
+  if (g->n_ops == g->capacity) {
+    uint32_t *op = tern__realloc(g->op, 2 * g->capacity * sizeof *op);
+    if (!op) return false;
+    g->op = op;
+    g->capacity *= 2;
+  }
+  g->op[g->n_ops++] = x;
+  g->prims += u->op[x].prims;
+  u->op[x].group = group;
+  if (u->op[x].kind == TERN__L_ROW && g->kind == TERN__L_MAP) g->kind = TERN__L_ROW;
+  return true;
+}
+
+/* The first member spans the component. Anchors keep all of their result's dimensions. */
+static void open_space(tern__unit *u, uint32_t group) {
+  tern__lgroup *g = &u->group[group];
+  tern__lop *op = &u->op[g->op[0]];
+  memset(op->position, NONE, sizeof op->position);
+  if (g->anchored) {
+    const tern__operand *out = &op->q->arg[op->q->n_in];
+    g->rank = out->rank;
+    for (int d = 0; d < out->rank; d++) {
+      if (out->dim[d] == TERN__ONE) {
+        g->size[d] = 1;
+        continue;
+      }
+      op->position[out->dim[d]] = (uint8_t)d;
+      g->size[d] = op->q->size[out->dim[d]];
+    }
+    return;
+  }
+  for (int d = 0; d < op->q->n_space; d++) {
+    if (op->q->size[d] == 1) continue;
+    op->position[d] = g->rank;
+    g->size[g->rank++] = op->q->size[d];
+  }
+  g->reduced = reduced_of(op, op->position);
+}
+
+static void insert_position(tern__unit *u, tern__lgroup *g, int at, int64_t size, uint8_t *also) {
+  for (int p = g->rank; p > at; p--) g->size[p] = g->size[p - 1];
+  g->size[at] = size;
+  g->rank++;
+  for (uint32_t i = 0; i < g->n_ops; i++)
+    for (int d = 0; d < TERN__MAX_SIZES; d++) {
+      uint8_t *p = &u->op[g->op[i]].position[d];
+      if (*p != NONE && *p >= at) ++*p;
+    }
+  for (int d = 0; d < TERN__MAX_SIZES; d++)
+    if (also[d] != NONE && also[d] >= at) also[d]++;
+  const uint32_t low = g->reduced & ((1u << at) - 1);
+  g->reduced = low | (g->reduced & ~((1u << at) - 1)) << 1;
+}
+
+/* How many arguments the group has with x in it: an estimate from above. */
+static uint32_t arguments(const tern__unit *u, const tern__lgroup *g, const tern__lop *x) {
+  uint32_t n = x->n_in + x->n_out;
+  for (uint32_t i = 0; i < g->n_ops; i++) {
+    const tern__lop *op = &u->op[g->op[i]];
+    for (uint32_t k = 0; k < op->n_in; k++)
+      n += op->in[k] != TERN__NO &&
+           (u->buffer[op->in[k]].maker == TERN__NO || u->op[u->buffer[op->in[k]].maker].group != op->group);
+    n += op->n_out;
+  }
+  return n;
+}
+
+static bool room(const tern__unit *u, const tern__lgroup *g, const tern__lop *x) {
+  const uint32_t max_args = g->device->info.max_args, max_nodes = g->device->info.max_nodes;
+  const uint32_t args = max_args && max_args < MAX_ARGS ? max_args : MAX_ARGS;
+  const uint32_t prims = max_nodes && max_nodes < MAX_PRIMS ? max_nodes : MAX_PRIMS;
+  return g->n_ops < MAX_OPS && g->prims + x->prims <= prims && arguments(u, g, x) <= args;
+}
+
+static bool writes_part(const tern__unit *u, const tern__lop *op) {
+  for (uint32_t o = 0; o < op->n_out; o++)
+    if (u->buffer[op->out[o]].written_part) return true;
+  return false;
+}
+
+/* Where the producer's dimensions go; false when some member sees its result another way. */
+static bool positions_of(const tern__unit *u, const tern__lgroup *g, const tern__lop *p, uint8_t *position) {
+  bool bound = false;
+  memset(position, NONE, TERN__MAX_SIZES);
+  for (uint32_t m = 0; m < g->n_ops; m++) {
+    const tern__lop *c = &u->op[g->op[m]];
+    for (uint32_t i = 0; i < c->n_in; i++) {
+      if (c->in[i] == TERN__NO || !made_operand(u, p, c->in[i])) continue;
+      uint8_t to[TERN__MAX_SIZES];
+      if (!aligned(u, p, c, (int)i, to)) return false;
+      for (int d = 0; d < TERN__MAX_SIZES; d++) {
+        if (to[d] == NONE) continue;
+        const uint8_t at = c->position[to[d]];
+        if (at == NONE || (position[d] != NONE && position[d] != at)) return false;
+        position[d] = at;
+      }
+      bound = true;
+    }
+  }
+  uint32_t taken = 0;
+  for (int d = 0; d < TERN__MAX_SIZES; d++) {
+    if (position[d] == NONE) continue;
+    if (taken >> position[d] & 1) return false;
+    taken |= 1u << position[d];
+  }
+  return bound;
+}
+
+/* Dimensions that the producer reduces: positions of that size that it does not use, else new ones. */
+static bool place_reduced(tern__unit *u, tern__lgroup *g, const tern__lop *p, uint8_t *position) {
+  for (int d = 0; d < p->q->n_space; d++) {
+    if (position[d] != NONE || p->q->size[d] == 1) continue;
+    if (p->q->role[d] != TERN__ROLE_REDUCED) return false;
+    uint32_t taken = 0;
+    int at = -1, after = 0;
+    for (int k = 0; k < TERN__MAX_SIZES; k++)
+      if (position[k] != NONE) taken |= 1u << position[k];
+    for (int k = 0; k < d; k++)
+      if (position[k] != NONE && position[k] + 1 > after) after = position[k] + 1;
+    for (int s = g->rank - 1; s >= 0 && at < 0; s--)
+      if (!(taken >> s & 1) && g->size[s] == p->q->size[d] && (!g->reduced || g->reduced >> s & 1)) at = s;
+    if (at < 0) {
+      if (g->rank == TERN_MAX_RANK) return false;
+      insert_position(u, g, at = after, p->q->size[d], position);
+    }
+    position[d] = (uint8_t)at;
+  }
+  return true;
+}
+
+/* Producer x joins the nest. */
+static bool join_back(fuser *f, uint32_t group, uint32_t x) {
+  tern__unit *u = f->u;
+  tern__lgroup *g = &u->group[group];
+  tern__lop *p = &u->op[x];
+  if (p->group != TERN__NO || p->device != g->device || !nestable(p) || writes_part(u, p) || !room(u, g, p))
+    return false;
+  uint8_t position[TERN__MAX_SIZES];
+  if (!positions_of(u, g, p, position)) return false;
+  if (p->kind == TERN__L_ROW && g->reduced) { /* must reduce just what the group reduces */
+    uint32_t outer = 0;
+    for (int d = 0; d < p->q->n_space; d++)
+      if (position[d] != NONE) outer |= 1u << position[d];
+    if (outer & g->reduced) return false;
+  }
+  if (between_back(f, group, x)) return false;
+  const tern__lgroup before = *g;
+  uint8_t saved[MAX_OPS][TERN__MAX_SIZES];
+  for (uint32_t i = 0; i < g->n_ops; i++) memcpy(saved[i], u->op[g->op[i]].position, sizeof saved[i]);
+  if (place_reduced(u, g, p, position)) {
+    const uint32_t mask = reduced_of(p, position);
+    if (!g->reduced || !mask || mask == g->reduced) {
+      memcpy(p->position, position, sizeof position);
+      g->reduced |= mask;
+      return append_op(u, group, x);
+    }
+  }
+  *g = before;
+  for (uint32_t i = 0; i < g->n_ops; i++) memcpy(u->op[g->op[i]].position, saved[i], sizeof saved[i]);
+  return false;
+}
+
+/* Consumer x, a map over just the anchor's result, joins it. */
+static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
+  tern__unit *u = f->u;
+  tern__lgroup *g = &u->group[group];
+  tern__lop *c = &u->op[x];
+  if (c->group != TERN__NO || c->device != g->device || c->kind != TERN__L_MAP || c->fixed || writes_part(u, c) ||
+      c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c))
+    return false;
+  for (int d = 0; d < g->rank; d++)
+    if (c->q->size[d] != g->size[d]) return false;
+  for (uint32_t i = 0; i < c->n_in; i++) {
+    if (c->in[i] == TERN__NO || u->buffer[c->in[i]].maker == TERN__NO) continue;
+    const tern__lop *p = &u->op[u->buffer[c->in[i]].maker];
+    if (p->group != group) continue;
+    uint8_t to[TERN__MAX_SIZES];
+    if (!aligned(u, p, c, (int)i, to)) return false;
+    for (int d = 0; d < TERN__MAX_SIZES; d++)
+      if (to[d] != NONE && p->position[d] != to[d]) return false;
+  }
+  if (between_forward(f, group, x)) return false;
+  for (int d = 0; d < TERN__MAX_SIZES; d++) c->position[d] = d < g->rank ? (uint8_t)d : NONE;
+  return append_op(u, group, x);
+}
+
+static void grow_anchor(fuser *f, uint32_t group) {
+  tern__unit *u = f->u;
+  for (uint32_t m = 0; m < u->group[group].n_ops; m++) {
+    const tern__lop *op = &u->op[u->group[group].op[m]];
+    for (uint32_t o = 0; o < op->n_out; o++) {
+      const uint32_t b = op->out[o];
+      for (uint32_t k = f->first_reader[b]; k < f->first_reader[b + 1]; k++)
+        if (join_anchor(f, group, f->readers[k])) m = (uint32_t)-1; /* from the start: operands may have come */
+      if (m == (uint32_t)-1) break;
+    }
+  }
+}
+
+static void grow_nest(fuser *f, uint32_t group) {
+  tern__unit *u = f->u;
+  bool grown = true;
+  while (grown) {
+    grown = false;
+    for (uint32_t m = 0; m < u->group[group].n_ops; m++) {
+      const tern__lop *c = &u->op[u->group[group].op[m]];
+      for (uint32_t i = 0; i < c->n_in; i++) {
+        const uint32_t maker = c->in[i] == TERN__NO ? TERN__NO : u->buffer[c->in[i]].maker;
+        if (maker != TERN__NO && u->op[maker].group == TERN__NO) grown |= join_back(f, group, maker);
+        c = &u->op[u->group[group].op[m]];
+      }
+    }
+  }
+}
+
+/* ---- siblings ---- */
+
+static bool same_update(const tern__unit *u, const tern__lgroup *a, const tern__lgroup *b) {
+  if (a->n_ops != 1 || b->n_ops != 1 || a->device != b->device) return false;
+  const tern__request *p = u->op[a->op[0]].q, *q = u->op[b->op[0]].q;
+  return p && q && p->op == q->op && p->dtype == q->dtype && p->n_in == q->n_in && p->n_attrs == q->n_attrs &&
+         !memcmp(p->attr, q->attr, p->n_attrs * sizeof *p->attr);
+}
+
+static bool is_update(const tern__unit *u, const tern__lgroup *g) {
+  const tern__lop *op = &u->op[g->op[0]];
+  return !g->dead && g->n_ops == 1 && op->q && op->q->op->number >= 900 && op->q->op->number < 910;
+}
+
+/* Whether x neither needs nor is needed by any sibling of group `head`. */
+static bool apart(fuser *f, uint32_t head, uint32_t x) {
+  for (uint32_t k = head; k != TERN__NO; k = f->u->group[k].sibling) {
+    const uint32_t op = f->u->group[k].op[0];
+    f->stamp++;
+    if (needs(f, x, op, TERN__NO)) return false;
+    f->stamp++;
+    if (needs(f, op, x, TERN__NO)) return false;
+  }
+  return true;
+}
+
+static void make_siblings(fuser *f) {
+  tern__unit *u = f->u;
+  for (uint32_t a = 0; a < u->n_groups; a++) {
+    tern__lgroup *head = &u->group[a];
+    if (!is_update(u, head)) continue;
+    const uint32_t max_args = head->device->info.max_args ? head->device->info.max_args : 512;
+    const uint32_t max_nodes = head->device->info.max_nodes ? head->device->info.max_nodes : 480;
+    uint32_t args = u->op[head->op[0]].n_in + u->op[head->op[0]].n_out, prims = head->prims, last = a, sizes = 8;
+    for (uint32_t b = a + 1; b < u->n_groups; b++) {
+      const tern__lgroup *g = &u->group[b];
+      if (!is_update(u, g) || !same_update(u, head, g)) continue;
+      const tern__lop *op = &u->op[g->op[0]];
+      if (args + op->n_in + op->n_out > max_args || prims + g->prims > max_nodes || sizes + 8 > 500) break;
+      if (!apart(f, a, g->op[0])) continue;
+      args += op->n_in + op->n_out;
+      prims += g->prims;
+      sizes += 8;
+      u->group[last].sibling = b;
+      u->group[b].dead = true;
+      last = b;
+    }
+  }
+}
+
+/* ---- the pass ---- */
+
+static int ascending(const void *a, const void *b) {
+  const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return (x > y) - (x < y);
+}
+
+static bool prepare(fuser *f) {
+  tern__unit *u = f->u;
+  uint32_t total = 0;
+  for (uint32_t i = 0; i < u->n_ops; i++) total += u->op[i].n_in;
+  f->first_reader = tern__unit_alloc(u, u->n_buffers + 2, sizeof *f->first_reader);
+  f->readers = tern__unit_alloc(u, total + 1, sizeof *f->readers);
+  f->mark = tern__unit_alloc(u, u->n_ops + 1, sizeof *f->mark);
+  f->stack = tern__unit_alloc(u, u->n_ops + 1, sizeof *f->stack);
+  if (!f->first_reader || !f->readers || !f->mark || !f->stack) return false;
+  for (uint32_t i = 0; i < u->n_ops; i++)
+    for (uint32_t k = 0; k < u->op[i].n_in; k++)
+      if (u->op[i].in[k] != TERN__NO) f->first_reader[u->op[i].in[k] + 2]++;
+  for (uint32_t b = 0; b < u->n_buffers; b++) f->first_reader[b + 2] += f->first_reader[b + 1];
+  for (uint32_t i = 0; i < u->n_ops; i++)
+    for (uint32_t k = 0; k < u->op[i].n_in; k++)
+      if (u->op[i].in[k] != TERN__NO) f->readers[f->first_reader[u->op[i].in[k] + 1]++] = i;
+  return true;
+}
+
+tern_rc tern__unit_fuse(tern__unit *u) {
+  fuser f = {.u = u};
+  const bool on = !u->opts->no_fuse;
+  if (!prepare(&f)) return tern__recorded();
+  for (uint32_t i = 0; i < u->n_ops && on; i++) {
+    if (u->op[i].kind != TERN__L_ANCHOR) continue;
+    const uint32_t group = new_group(u, i);
+    if (group == TERN__NO) return tern__fail(TERN_E_OOM, "graph: out of host memory to fuse");
+    u->group[group].anchored = true;
+    open_space(u, group);
+    grow_anchor(&f, group);
+  }
+  for (uint32_t i = u->n_ops; i-- > 0;) {
+    if (u->op[i].group != TERN__NO) continue;
+    const uint32_t group = new_group(u, i);
+    if (group == TERN__NO) return tern__fail(TERN_E_OOM, "graph: out of host memory to fuse");
+    if (!on || !nestable(&u->op[i])) continue;
+    open_space(u, group);
+    if (u->group[group].rank <= TERN_MAX_RANK) grow_nest(&f, group);
+  }
+  for (uint32_t k = 0; k < u->n_groups; k++) qsort(u->group[k].op, u->group[k].n_ops, sizeof(uint32_t), ascending);
+  if (on) make_siblings(&f);
+  return TERN_OK;
+}

@@ -1,0 +1,357 @@
+/* One run: sources, patches, steps, results. A program of launches on one device is one loop. */
+#include "graph/run/program.h"
+#include "device/device.h"
+#include "device/trace.h"
+#include "tensor/dtype.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- before ---- */
+
+static inline void set_buffer(const tern__program *p, tern__frame *f, uint32_t b, const tern__storage *from,
+                              uint64_t offset) {
+  const tern__pbuffer *x = &p->buffer[b];
+  tern__storage *s = &f->storage[b];
+  const uint64_t at = from->mem_offset + offset;
+  if (s->mem == from->mem && s->mem_offset == at && s->device) return;
+  s->device = from->device;
+  s->mem = from->mem;
+  s->mem_offset = at;
+  s->host = from->host ? from->host + offset : NULL;
+  s->bytes = x->bytes;
+  atomic_store_explicit(&s->refs, 1 << 30, memory_order_relaxed);
+  const tern__ppatch *patch = &p->patch[x->first_patch];
+  for (uint32_t k = 0; k < x->n_patches; k++) f->arg[patch[k].arg] = (tern_arg){s->mem, at + patch[k].offset};
+}
+
+/* A variable whose memory others hold gets its own before it is written in place. */
+static tern_rc own_memory(tern__thread *t, tern_tensor *v) {
+  const uint64_t bytes = (uint64_t)v->numel * tern__dtype_size[v->dtype];
+  tern__storage *fresh = tern__storage_new(t, v->device, bytes);
+  if (!fresh) return TERN_E_OOM;
+  const tern_rc rc = tern__copy_bytes(fresh, 0, v->storage, (uint64_t)v->offset * tern__dtype_size[v->dtype], bytes);
+  if (rc) {
+    tern__storage_unref(fresh);
+    return rc;
+  }
+  tern__storage_unref(v->storage);
+  v->storage = fresh;
+  v->offset = 0;
+  return TERN_OK;
+}
+
+static tern_rc bind(tern__program *p, tern__frame *f, tern__thread *t, tern_tensor *const *in) {
+  for (uint32_t k = 0; k < p->n_external; k++) {
+    const uint32_t b = p->external[k];
+    const tern__pbuffer *x = &p->buffer[b];
+    if (x->place == TERN__PLACE_INPUT) {
+      const tern_tensor *operand = in[x->index];
+      set_buffer(p, f, b, operand->storage, (uint64_t)operand->offset * tern__dtype_size[operand->dtype]);
+    } else if (x->place == TERN__PLACE_VARIABLE) {
+      tern_tensor *v = p->variable[x->index];
+      const uint32_t next = p->next[x->index];
+      if (next != TERN__NO && p->buffer[next].root == b &&
+          TERN__UNLIKELY(atomic_load_explicit(&v->storage->refs, memory_order_acquire) != 1) && own_memory(t, v))
+        return tern__recorded();
+      set_buffer(p, f, b, v->storage, (uint64_t)v->offset * tern__dtype_size[v->dtype]);
+    } else {
+      tern__storage *fresh = tern__storage_new(t, x->device, x->bytes);
+      if (!fresh) return tern__recorded();
+      f->fresh[b] = fresh;
+      set_buffer(p, f, b, fresh, 0);
+    }
+  }
+  return TERN_OK;
+}
+
+static tern_rc draw(tern__program *p, tern__frame *f) {
+  for (uint32_t i = 0; i < p->n_sources; i++) {
+    const tern__psource *s = &p->source[i];
+    const tern_rc rc = s->source.next(s->source.self, s->elements, f->drawn + s->first, (int)s->n);
+    if (rc) return rc;
+  }
+  for (uint32_t i = 0; i < p->n_dynamic; i++) {
+    const tern__pdynamic *d = &p->dynamic[i];
+    const tern_word w =
+        tern__convert(f->drawn[p->source[d->source].first + d->out], (tern_dtype)d->from, (tern_dtype)d->dtype);
+    if (d->word >> 31)
+      p->step[d->word >> 8 & 0x7fffff].request->arg[d->word & 0xff].value = w;
+    else
+      f->word[d->word] = w;
+  }
+  return TERN_OK;
+}
+
+/* ---- steps ---- */
+
+static tern_rc launch_failed(const tern__program *p, const tern__pstep *s, tern_rc rc) {
+  char what[160];
+  snprintf(what, sizeof what, "launching %s in \"%s\"", s->name, p->name);
+  return tern__device_failed(s->device, rc, what);
+}
+
+/* All steps are launches on one device. */
+static tern_rc run_plain(const tern__program *p, const tern__frame *f, tern__thread *t) {
+  tern__device *d = p->device;
+  const uint32_t n = p->n_steps;
+  tern_rc rc = TERN_OK;
+  uint32_t i = 0;
+  tern__queue_lock(d);
+  for (; i < n; i++) {
+    const tern__pstep *s = &p->step[i];
+    rc = s->launch(d->dev, d->queue, s->code, &f->launch[i]);
+    if (TERN__UNLIKELY(rc)) break;
+  }
+  tern__queue_unlock(d);
+  tern__count_launches(t, d, i + (rc != TERN_OK));
+  return rc ? launch_failed(p, &p->step[i], rc) : TERN_OK;
+}
+
+static tern__storage *of_arg(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t k) {
+  return &f->storage[p->args[s->first_arg + k].buffer];
+}
+
+static tern_rc run_slow(const tern__program *p, tern__frame *f, const tern__pstep *s) {
+  tern__request q = *s->request;
+  uint32_t k = 0;
+  for (int i = 0; i < q.n_in + q.n_out; i++)
+    if (q.arg[i].kind != TERN_V_PARAM) q.arg[i].storage = of_arg(p, f, s, k++);
+  return tern__launch_class(&q, (tern__kernel_class *)(uintptr_t)s->kernel);
+}
+
+static tern_rc run_move(const tern__program *p, tern__frame *f, const tern__pstep *s) {
+  tern__storage *from = of_arg(p, f, s, 0), *to = of_arg(p, f, s, 1);
+  return tern__copy_bytes(to, 0, from, 0, to->bytes);
+}
+
+/* A header over a buffer of the frame, for the duration of the step. */
+static tern_tensor *header_of(const tern__program *p, const tern__frame *f, const tern__pstep *s, uint32_t k,
+                              uint32_t value) {
+  const tern__ir_value *v = &p->graph->value[value];
+  tern_tensor *t = tern__header(tern__tls);
+  if (!t) return NULL;
+  t->dtype = v->dtype;
+  t->rank = v->rank;
+  t->flags = 0;
+  t->slot = UINT32_MAX;
+  t->device = v->device;
+  t->offset = 0;
+  t->grad_id = 0;
+  t->storage = (tern__storage *)(uintptr_t)&f->storage[p->args[s->first_arg + k].buffer];
+  tern__storage_ref(t->storage);
+  memcpy(t->shape, v->shape, v->rank * sizeof *v->shape);
+  tern__set_dense(t);
+  return t;
+}
+
+static tern_rc run_print(const tern__program *p, const tern__frame *f, const tern__pstep *s) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  tern_tensor *t = header_of(p, f, s, 0, n->in[0]);
+  if (!t) return TERN_E_OOM;
+  if (n->attr[0].u)
+    tern_print_values(t);
+  else
+    tern_print(t);
+  tern__unref(t);
+  return TERN_OK;
+}
+
+enum { MAX_CONTROL = 64 };
+
+/* What a body gave goes to where the graph wants it. */
+static tern_rc place_results(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t n_in, uint32_t n,
+                             tern_tensor *const *from) {
+  tern_rc rc = TERN_OK;
+  for (uint32_t o = 0; o < n && !rc; o++) {
+    tern__storage *to = of_arg(p, f, s, n_in + o);
+    tern_tensor *x = from[o], *dense = x->flags & TERN__CONTIG ? x : tern_contiguous(x);
+    rc = dense ? tern__copy_bytes(to, 0, dense->storage, (uint64_t)dense->offset * tern__dtype_size[dense->dtype],
+                                  to->bytes)
+               : tern__recorded();
+  }
+  return rc;
+}
+
+static tern_rc truth_of(tern_tensor *t, bool *truth) {
+  uint8_t byte = 0;
+  const tern_rc rc = tern_to_host(t, &byte, 1);
+  *truth = byte != 0;
+  return rc;
+}
+
+static tern_rc run_cond(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  tern_tensor *out[MAX_CONTROL] = {0};
+  bool truth;
+  tern_rc rc = truth_of(in[0], &truth);
+  if (!rc) rc = tern__program_run(s->body[truth ? 0 : 1], in + 1, out);
+  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, out);
+  for (uint32_t o = 0; o < n->n_out; o++)
+    if (out[o]) tern__unref(out[o]);
+  return rc;
+}
+
+static tern_rc run_while(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  const int64_t limit = n->attr[0].i;
+  tern_tensor *state[MAX_CONTROL] = {0}, *out[MAX_CONTROL] = {0}, *go = NULL, *begin[MAX_CONTROL];
+  tern_rc rc = TERN_OK;
+  memcpy(begin, in, n->n_in * sizeof *begin);
+  for (int64_t trip = 0; !rc; trip++) {
+    bool truth = false;
+    rc = tern__program_run(s->body[0], in, &go);
+    if (!rc) rc = truth_of(go, &truth);
+    if (go) tern__unref(go);
+    go = NULL;
+    if (rc || !truth) break;
+    if (limit > 0 && trip >= limit) {
+      rc = tern__fail(TERN_E_ARG, "while: the loop in \"%s\" would run more often than its limit of %lld", p->name,
+                      (long long)limit);
+      break;
+    }
+    rc = tern__program_run(s->body[1], in, out);
+    for (uint32_t o = 0; o < n->n_out && !rc; o++) {
+      if (state[o]) tern__unref(state[o]);
+      state[o] = in[o] = out[o];
+      out[o] = NULL;
+    }
+  }
+  for (uint32_t o = 0; o < n->n_out; o++)
+    if (out[o]) tern__unref(out[o]);
+  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, in);
+  for (uint32_t o = 0; o < n->n_out; o++)
+    if (state[o]) tern__unref(state[o]);
+  memcpy(in, begin, n->n_in * sizeof *begin);
+  return rc;
+}
+
+static tern_rc run_control(const tern__program *p, tern__frame *f, const tern__pstep *s) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  tern_tensor *in[MAX_CONTROL] = {0};
+  tern_rc rc = TERN_OK;
+  if (n->n_in > MAX_CONTROL || n->n_out > MAX_CONTROL)
+    return tern__fail(TERN_E_UNSUPPORTED, "graph: control flow with more than %d values", MAX_CONTROL);
+  tern_scope_mark mark = tern_scope_begin();
+  for (uint32_t i = 0; i < n->n_in && !rc; i++)
+    if (!(in[i] = header_of(p, f, s, i, n->in[i]))) rc = TERN_E_OOM;
+  if (!rc) rc = s->kind == TERN__L_COND ? run_cond(p, f, s, in) : run_while(p, f, s, in);
+  for (uint32_t i = 0; i < n->n_in; i++)
+    if (in[i]) tern__unref(in[i]);
+  tern_scope_end(&mark);
+  return rc;
+}
+
+static tern_rc run_step(const tern__program *p, tern__frame *f, tern__thread *t, uint32_t i) {
+  const tern__pstep *s = &p->step[i];
+  switch (s->kind) {
+  case TERN__L_MOVE: return run_move(p, f, s);
+  case TERN__L_PRINT: return run_print(p, f, s);
+  case TERN__L_COND:
+  case TERN__L_WHILE: return run_control(p, f, s);
+  default: break;
+  }
+  if (s->slow) return run_slow(p, f, s);
+  tern__device *d = s->device;
+  if (atomic_load_explicit(&d->lost, memory_order_relaxed))
+    return tern__fail(TERN_E_LOST, "%s: %s is lost; use another device", p->name, d->name);
+  const uint64_t began = tern__tracing() ? tern__now_ns() : 0;
+  tern__queue_lock(d);
+  const tern_rc rc = s->launch(d->dev, d->queue, s->code, &f->launch[i]);
+  tern__queue_unlock(d);
+  tern__count_launch(t, d);
+  if (began) tern__trace("launch", s->name, d, 0, began, "");
+  return rc ? launch_failed(p, s, rc) : TERN_OK;
+}
+
+static tern_rc run_steps(tern__program *p, tern__frame *f, tern__thread *t) {
+  if (TERN__LIKELY(p->plain && !tern__tracing() && p->n_steps)) {
+    if (TERN__UNLIKELY(atomic_load_explicit(&p->device->lost, memory_order_relaxed)))
+      return tern__fail(TERN_E_LOST, "%s: %s is lost; use another device", p->name, p->device->name);
+    return run_plain(p, f, t);
+  }
+  tern_rc rc = TERN_OK;
+  for (uint32_t i = 0; i < p->n_steps && !rc; i++) rc = run_step(p, f, t, i);
+  return rc;
+}
+
+/* ---- after ---- */
+
+/* Variables take their next values, where those are not in place already. */
+static void swap_variables(tern__program *p, tern__frame *f) {
+  for (uint32_t i = 0; i < p->n_variables; i++) {
+    const uint32_t b = p->next[i];
+    if (b == TERN__NO || !f->fresh[b]) continue;
+    tern_tensor *v = p->variable[i];
+    tern__storage *old = v->storage;
+    tern__storage_ref(f->fresh[b]);
+    v->storage = f->fresh[b];
+    v->offset = 0;
+    tern__storage_unref(old);
+  }
+}
+
+/* The storage behind a result, and where in it the buffer begins (elements). */
+static tern__storage *storage_of(const tern__program *p, const tern__frame *f, uint32_t buffer, tern_tensor *const *in,
+                                 int64_t *first) {
+  const tern__pbuffer *b = &p->buffer[p->buffer[buffer].root];
+  const tern_tensor *t = b->place == TERN__PLACE_INPUT      ? in[b->index]
+                         : b->place == TERN__PLACE_VARIABLE ? p->variable[b->index]
+                         : b->place == TERN__PLACE_CONST    ? b->tensor
+                                                            : NULL;
+  *first = t ? t->offset : 0;
+  return t ? t->storage : f->fresh[p->buffer[buffer].root];
+}
+
+static tern_rc make_results(const tern__program *p, const tern__frame *f, tern__thread *t, tern_tensor *const *in,
+                            tern_tensor **out) {
+  for (uint32_t i = 0; i < p->n_results; i++) {
+    const tern__presult *r = &p->result[i];
+    out[i] = TERN_NONE;
+    if (r->buffer == TERN__NO) continue;
+    tern_tensor *x = tern__header(t);
+    if (!x) return TERN_E_OOM;
+    int64_t first;
+    x->dtype = r->form.dtype;
+    x->rank = r->form.rank;
+    x->flags = r->form.flags & TERN__CONTIG;
+    x->slot = UINT32_MAX;
+    x->device = r->form.device;
+    x->numel = r->form.numel;
+    x->grad_id = 0;
+    for (int d = 0; d < r->form.rank; d++) {
+      x->shape[d] = r->form.shape[d];
+      x->stride[d] = r->form.stride[d];
+    }
+    x->storage = storage_of(p, f, r->buffer, in, &first);
+    x->offset = first + r->form.offset;
+    tern__storage_ref(x->storage);
+    out[i] = x;
+  }
+  return TERN_OK;
+}
+
+tern_rc tern__program_run(tern__program *p, tern_tensor *const *in, tern_tensor **out) {
+  tern__thread *t = tern__thread_get();
+  if (!t) return TERN_E_OOM;
+  tern__frame *f = tern__frame_take(p, t);
+  if (!f) return tern__recorded();
+  for (uint32_t i = 0; i < p->n_results; i++) out[i] = NULL;
+  tern_rc rc = bind(p, f, t, in);
+  if (!rc && p->n_sources) rc = draw(p, f);
+  if (!rc) rc = run_steps(p, f, t);
+  if (!rc) rc = make_results(p, f, t, in, out); /* before variables change: a result may be an old value */
+  if (!rc) swap_variables(p, f);
+  for (uint32_t k = 0; k < p->n_external; k++) {
+    tern__storage *fresh = f->fresh[p->external[k]];
+    if (fresh) tern__storage_unref(fresh);
+    f->fresh[p->external[k]] = NULL;
+  }
+  for (uint32_t i = 0; i < p->n_results && rc; i++) {
+    if (out[i] && out[i] != TERN_NONE) tern__unref(out[i]);
+    out[i] = NULL;
+  }
+  tern__frame_give(p, f);
+  return rc;
+}
+
+const tern__program_stats *tern__program_statistics(const tern__program *p) { return &p->stats; }

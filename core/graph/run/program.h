@@ -1,0 +1,96 @@
+/* A compiled graph: steps in order, and frames. A frame holds what one run needs and nothing else touches: arguments,
+   words, arenas; runs at the same time take a frame each. What changes from run to run is patched: the memory of
+   operands, variables and results, and the words that sources give. */
+#ifndef TERN_GRAPH_RUN_PROGRAM_H_
+#define TERN_GRAPH_RUN_PROGRAM_H_
+#include "graph/passes/low.h"
+
+typedef struct tern__pstep {
+  uint8_t kind; /* tern__lkind; TERN__L_OPAQUE and below: a launch */
+  bool slow;
+  uint32_t first_arg, n_args, first_word, n_words;
+  tern__device *device;
+  tern_rc (*launch)(tern_dev *, tern_queue *, const tern_kernel *, const tern_launch *);
+  const tern_kernel *code;
+  const tern__kernel_class *kernel;
+  const char *name;
+  tern__request *request; /* slow */
+  uint32_t arena;         /* of the workspace */
+  uint64_t workspace, workspace_offset;
+  uint32_t node; /* MOVE, PRINT, COND, WHILE */
+  tern__program *body[2];
+} tern__pstep;
+
+typedef struct tern__pbuffer {
+  uint8_t place, dtype;
+  uint32_t index, root;
+  uint64_t bytes, offset;
+  uint32_t arena;
+  tern__device *device;
+  tern_tensor *tensor;
+  uint32_t first_patch, n_patches; /* arguments that lie in it */
+} tern__pbuffer;
+
+typedef struct tern__ppatch {
+  uint32_t arg;
+  uint64_t offset;
+} tern__ppatch;
+
+typedef struct tern__presult { /* of the graph */
+  uint32_t buffer;             /* TERN__NO: NONE */
+  tern_tensor form;            /* dtype, shape, strides, offset */
+} tern__presult;
+
+typedef struct tern__pdynamic {
+  uint32_t word, source, out; /* word of the frame; number of the source, its output */
+  uint8_t dtype, from;
+} tern__pdynamic;
+
+typedef struct tern__psource {
+  tern__ir_source source;
+  int64_t elements;
+  uint32_t first, n; /* outputs, numbered through */
+} tern__psource;
+
+typedef struct tern__frame {
+  struct tern__frame *next;
+  tern_arg *arg;
+  tern_word *word, *drawn; /* drawn: what the sources gave */
+  tern_launch *launch;
+  tern__storage *storage; /* of each buffer: where it is in this run; no references */
+  tern__storage **arena;
+  tern__storage **fresh; /* results and next values, while a run is under way */
+} tern__frame;
+
+struct tern__program {
+  char *name;
+  tern__pstep *step;
+  tern__pbuffer *buffer;
+  tern__ppatch *patch;
+  tern__presult *result;
+  tern__pdynamic *dynamic;
+  tern__psource *source;
+  tern_tensor **variable; /* references */
+  uint32_t *next;         /* of each variable: the buffer of its next value, or TERN__NO */
+  uint32_t *external;     /* buffers that are patched in each run */
+  struct tern__arena *arena;
+  tern_word *words; /* as a frame begins */
+  tern__larg *args;
+  uint32_t n_steps, n_buffers, n_results, n_dynamic, n_sources, n_drawn, n_variables, n_external, n_arenas, n_args,
+      n_words, n_fresh, n_inputs;
+  bool plain; /* launches on one device, nothing else */
+  tern__device *device;
+  _Atomic(tern__frame *) frame; /* one that is free */
+  pthread_mutex_t lock;
+  tern__frame *frames; /* more of them */
+  tern__program_stats stats;
+  char *why;
+  tern__graph *graph; /* what was compiled: keeps sources and constants */
+};
+
+/* record.c: from a unit that is complete. Takes over its graph and notes. */
+tern__program *tern__program_record(tern__unit *u);
+/* A frame, fresh or used before. NULL with the error set. */
+tern__frame *tern__frame_take(tern__program *p, tern__thread *t);
+void tern__frame_give(tern__program *p, tern__frame *f);
+#endif
