@@ -29,8 +29,8 @@ typedef struct ranked {
 typedef struct greedy {
   tern__part *part;
   ranked *queue;
-  uint64_t *offset;     /* of the plan being made */
-  uint64_t *load;       /* [sections]: sizes of all that live there */
+  uint64_t *offset;       /* of the plan being made */
+  uint64_t *load;         /* [sections]: sizes of all that live there */
   uint32_t n_lists, span; /* time is cut into lists of `span` sections */
   list all, lists[MAX_LISTS];
 } greedy;
@@ -254,7 +254,8 @@ static void promote(greedy *g, uint64_t limit, uint64_t *seed) {
     const uint32_t v = r->buffer;
     *seed = *seed * 6364136223846793005u + 1442695040888963407u;
     r->rank = (double)(p->count - i);
-    if (g->offset[v] + p->size[v] > limit) r->rank = (double)p->count * (1 + 1e-9 * (double)(*seed >> 40)) + r->rank * 1e-3;
+    if (g->offset[v] + p->size[v] > limit)
+      r->rank = (double)p->count * (1 + 1e-9 * (double)(*seed >> 40)) + r->rank * 1e-3;
   }
   qsort(g->queue, p->count, sizeof *g->queue, by_rank);
 }

@@ -7,15 +7,15 @@
    that is not contained in a neighbour's; two buffers overlap in time exactly when they share a section. */
 typedef struct tern__part {
   uint32_t count, sections;
-  uint32_t *first, *last;  /* [count]: lives in sections first .. last - 1 */
-  uint64_t *size;          /* [count]: rounded up to `unit`; above 0 */
-  uint64_t *trim;          /* [count]: what the rounding added */
-  uint64_t *align;         /* [count]: multiples of `unit` */
-  uint64_t *offset;        /* [count]: the best plan so far */
-  uint64_t height, bound;  /* of that plan, without the trim; lower bound */
-  uint64_t unit;           /* greatest common divisor of all alignments */
-  uint64_t grain;          /* every offset that is a sum of sizes, aligned, is a multiple of this */
-  uint64_t total;          /* sum of size: no sensible offset is above it, alignment aside */
+  uint32_t *first, *last; /* [count]: lives in sections first .. last - 1 */
+  uint64_t *size;         /* [count]: rounded up to `unit`; above 0 */
+  uint64_t *trim;         /* [count]: what the rounding added */
+  uint64_t *align;        /* [count]: multiples of `unit` */
+  uint64_t *offset;       /* [count]: the best plan so far */
+  uint64_t height, bound; /* of that plan, without the trim; lower bound */
+  uint64_t unit;          /* greatest common divisor of all alignments */
+  uint64_t grain;         /* every offset that is a sum of sizes, aligned, is a multiple of this */
+  uint64_t total;         /* sum of size: no sensible offset is above it, alignment aside */
 } tern__part;
 
 /* Seconds on a clock that never goes back. */
@@ -36,9 +36,9 @@ tern_rc tern__plan_repair(tern__part *part, uint64_t goal, uint32_t rounds, doub
 /* Exact search for a plan of at most some height. */
 typedef struct tern__search tern__search;
 typedef enum tern__found {
-  TERN__FOUND,     /* part->offset and height are the plan */
-  TERN__NONE,      /* there is no plan of that height */
-  TERN__GAVE_UP,   /* node budget spent */
+  TERN__FOUND,   /* part->offset and height are the plan */
+  TERN__NONE,    /* there is no plan of that height */
+  TERN__GAVE_UP, /* node budget spent */
   TERN__TIME_OUT,
   TERN__NO_MEMORY
 } tern__found;

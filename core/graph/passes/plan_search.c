@@ -32,25 +32,25 @@ typedef struct component {
 
 typedef struct frame {
   component part;
-  uint64_t hash;                     /* of the component's set of buffers */
-  uint64_t raise;                    /* the floor that the section gets when none of the choices starts there; 0: must */
-  size_t changes;                    /* length of the undo log when the frame was opened */
+  uint64_t hash;  /* of the component's set of buffers */
+  uint64_t raise; /* the floor that the section gets when none of the choices starts there; 0: must */
+  size_t changes; /* length of the undo log when the frame was opened */
   uint32_t section;
-  int32_t components;                /* used entries of s->components */
+  int32_t components;                 /* used entries of s->components */
   uint32_t choices, tried, n_choices; /* a run of s->choices */
 } frame;
 
 struct tern__search {
   tern__part *part;
   uint64_t capacity, padded; /* padded: rounded up to the unit */
-  uint64_t nodes, work; /* decisions; buffers looked at */
+  uint64_t nodes, work;      /* decisions; buffers looked at */
   int order;
   /* by section */
-  uint32_t *start, *count; /* members[start ..]: its buffers; the first `count` are not placed */
-  uint32_t *cross;         /* unplaced buffers that also live in the next section */
-  uint64_t *floor, *rest;  /* rest: sum of the unplaced */
+  uint32_t *start, *count;  /* members[start ..]: its buffers; the first `count` are not placed */
+  uint32_t *cross;          /* unplaced buffers that also live in the next section */
+  uint64_t *floor, *rest;   /* rest: sum of the unplaced */
   uint64_t *before, *after; /* see look_beside */
-  uint64_t *set;           /* xor of the keys of the unplaced whose first section it is */
+  uint64_t *set;            /* xor of the keys of the unplaced whose first section it is */
   uint8_t *queued, *touched;
   uint32_t *queue, *stale, *check; /* floors that rose; see touch */
   uint32_t n_queue, n_stale, n_check;
@@ -467,8 +467,7 @@ static bool advance(tern__search *s, frame *f) {
     const uint32_t i = f->tried++;
     if (i > f->n_choices || (i == f->n_choices && !f->raise)) return false;
     s->nodes++;
-    if (i < f->n_choices ? place(s, s->choices[f->choices + i])
-                         : raise_floor(s, f->section, f->raise) && propagate(s))
+    if (i < f->n_choices ? place(s, s->choices[f->choices + i]) : raise_floor(s, f->section, f->raise) && propagate(s))
       return true;
   }
   return false;
