@@ -4,7 +4,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1 /* madvise, MADV_HUGEPAGE */
 #endif
-#include "cpu.h"
+#include "dot_fuse.h"
+#include "dot_static.h"
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -289,31 +290,42 @@ static tern_rc fill(tern_dev *dev, tern_queue *queue, tern_mem *mem, uint64_t of
 
 /* ---- compute ---- */
 
-static const struct {
+static const struct compiler {
   tern_rc (*supports)(const tern_region *);
   tern_rc (*compile)(const tern_region *, tern_kernel **, tern_kernel_info *);
-} compilers[] = {{cpu_nest_supports, cpu_nest_compile},
-                 {cpu_dot_supports, cpu_dot_compile},
-                 {cpu_conv_supports, cpu_conv_compile},
-                 {cpu_index_supports, cpu_index_compile},
-                 {cpu_scan_supports, cpu_scan_compile}};
+  bool packed; /* knows packed layouts */
+} compilers[] = {{cpu_nest_supports, cpu_nest_compile, false},    {cpu_dot_supports, cpu_dot_compile, false},
+                 {cpu_conv_supports, cpu_conv_compile, false},    {cpu_fuse_supports, cpu_fuse_compile, true},
+                 {cpu_static_supports, cpu_static_compile, true}, {cpu_index_supports, cpu_index_compile, false},
+                 {cpu_scan_supports, cpu_scan_compile, false}};
 enum { N_COMPILERS = sizeof compilers / sizeof *compilers };
+
+/* The first that takes the region, or NULL */
+static const struct compiler *compiler_of(const tern_region *r) {
+  bool packed = false;
+  for (uint32_t i = 0; i < r->n_values; i++) {
+    if (!r->values[i].kind || r->values[i].kind > TERN_V_SIZE) return NULL;
+    packed |= r->values[i].layout != 0;
+  }
+  for (int i = 0; i < N_COMPILERS; i++)
+    if ((compilers[i].packed || !packed) && compilers[i].supports(r) == TERN_OK) return &compilers[i];
+  return NULL;
+}
 
 static tern_rc supports(tern_dev *dev, const tern_region *r, uint32_t *want_static) {
   (void)dev, (void)want_static;
-  for (uint32_t i = 0; i < r->n_values; i++)
-    if (r->values[i].layout || !r->values[i].kind || r->values[i].kind > TERN_V_SIZE) return TERN_E_UNSUPPORTED;
-  for (int i = 0; i < N_COMPILERS; i++)
-    if (compilers[i].supports(r) == TERN_OK) return TERN_OK;
-  return TERN_E_UNSUPPORTED;
+  return compiler_of(r) ? TERN_OK : TERN_E_UNSUPPORTED;
 }
 
 static tern_rc compile(tern_dev *dev, const tern_region *r, tern_kernel **k, tern_kernel_info *info) {
   (void)dev;
-  for (int i = 0; i < N_COMPILERS; i++)
-    if (compilers[i].supports(r) == TERN_OK) return compilers[i].compile(r, k, info);
-  return cpu_error(TERN_E_UNSUPPORTED, "cpu: no compiler for this region (%u nodes, first op %u)", r->n_nodes,
-                   r->n_nodes ? r->nodes[0].op : 0);
+  const struct compiler *const c = compiler_of(r);
+  if (!c)
+    return cpu_error(TERN_E_UNSUPPORTED, "cpu: no compiler for this region (%u nodes, first op %u)", r->n_nodes,
+                     r->n_nodes ? r->nodes[0].op : 0);
+  const tern_rc rc = c->compile(r, k, info);
+  if (rc == TERN_OK) cpu_static_ask(r, info);
+  return rc;
 }
 
 static tern_rc workspace(tern_dev *dev, const tern_kernel *k, const tern_word *words, uint64_t *bytes) {
