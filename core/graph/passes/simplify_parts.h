@@ -19,7 +19,7 @@ typedef struct tern__rewrite {
 } tern__rewrite;
 
 /* One identity: true when node i was changed, or its value replaced. */
-typedef bool (*tern__rule)(tern__rewrite *r, uint32_t i);
+typedef bool (*tern__identity)(tern__rewrite *r, uint32_t i);
 
 /* What the table knows of an op beside its rules. */
 enum {
@@ -29,7 +29,7 @@ enum {
 };
 uint32_t tern__op_facts(const tern__op *op);
 /* Ends with NULL; NULL: none. simplify_table.c */
-const tern__rule *tern__rules_of(const tern__op *op);
+const tern__identity *tern__rules_of(const tern__op *op);
 
 static inline tern__ir_node *tern__maker(const tern__graph *g, uint32_t v) { return &g->node[g->value[v].node]; }
 static inline bool tern__made_by(const tern__graph *g, uint32_t v, const tern__op *op) {

@@ -234,7 +234,7 @@ static bool begin(tern__rewrite *r) {
 
 /* Whether a rule did something to node i that is not finished: the node has another form now. */
 static bool apply(tern__rewrite *r, uint32_t i) {
-  const tern__rule *rule = tern__rules_of(r->g->node[i].op);
+  const tern__identity *rule = tern__rules_of(r->g->node[i].op);
   const uint32_t own = r->g->node[i].first_out;
   for (; rule && *rule && !r->failed; rule++) {
     if (!(*rule)(r, i)) continue;

@@ -1,12 +1,12 @@
 /* The rules of each op, and what else is known of it. */
 #include "graph/passes/simplify_rule_list.h"
 
-#define LIST(...) ((const tern__rule[]){__VA_ARGS__, NULL})
+#define LIST(...) ((const tern__identity[]){__VA_ARGS__, NULL})
 #define R(name) tern__rule_##name
 
 typedef struct row {
   uint32_t facts;
-  const tern__rule *rules;
+  const tern__identity *rules;
 } row;
 
 enum { MAP = TERN__OP_MAP, BOTH = MAP | TERN__OP_SWAPS, INTS = MAP | TERN__OP_SWAPS_INT };
@@ -109,11 +109,11 @@ static const row rows[TERN__N_END] = {
     [TERN__N_argmax] = {0, LIST(R(arg_one))},
     [TERN__N_argmin] = {0, LIST(R(arg_one))},
 };
-static const tern__rule *const write_rules = LIST(R(write_all));
+static const tern__identity *const write_rules = LIST(R(write_all));
 
 uint32_t tern__op_facts(const tern__op *op) { return op->number < TERN__N_END ? rows[op->number].facts : 0; }
 
-const tern__rule *tern__rules_of(const tern__op *op) {
+const tern__identity *tern__rules_of(const tern__op *op) {
   if (op->number < TERN__N_END) return rows[op->number].rules;
   return op == &tern__op_write ? write_rules : NULL;
 }
