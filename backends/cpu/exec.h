@@ -12,30 +12,35 @@
 #include "cpu.h"
 #include "reduce.h"
 
-enum { X_NONE = -1, X_MAX_NODES = 512, X_TEMPS = 3, X_TILE = 16, X_TILE_LANES = 256 };
+enum { X_NONE = -1, X_MAX_NODES = 512, X_TEMPS = 3, X_TILE = 16, X_TILE_LANES = 256, X_LEAVES = 5, X_MOST_VALS = 2048 };
 
 /* ---- compiled ---- */
 
-enum { X_LOAD, X_MAP, X_IOTA, X_RNG, X_REDUCE, X_STORE };
+/* in[k]: a float32 block, or one element where bit k of splat is set */
+typedef void (*x_super_fn)(float *out, const float *const *in, uint32_t splat, int64_t n);
+
+enum { X_LOAD, X_MAP, X_IOTA, X_RNG, X_REDUCE, X_STORE, X_SUPER, X_GONE };
 typedef struct x_item {
   uint8_t kind, n_in;
   bool row;          /* the value is row-level: it lives in a row slot */
   bool copies;       /* X_MAP: a COPY */
   bool copy;         /* X_LOAD: must not stay a pointer into memory */
   uint32_t val;      /* value made (or stored), an index into nest->val */
-  int32_t in[3];     /* operands */
+  int32_t in[X_LEAVES]; /* operands; more than three: X_SUPER only */
   int32_t stream;    /* LOAD, STORE: memory. IOTA, RNG: index */
   int32_t direct;    /* MAP, IOTA, RNG: stream of a STORE in this list that may be written to at once, or X_NONE */
   uint32_t slot;     /* block register, or row slot, of the value; REDUCE: index into red */
   uint32_t dtype;    /* of the value */
   uint32_t in_dtype; /* RNG: its attribute s; MAP: dtype of the data inputs */
   cpu_map_fn fn[8];  /* by splat mask, NULL where there is none */
+  x_super_fn super;  /* X_SUPER */
 } x_item;
 
 enum { S_MEM, S_SCRATCH, S_INDEX };
 typedef struct x_stream { /* something with an address for each index of the nest */
   uint8_t kind, item;     /* S_INDEX: item 1, the "address" is the index itself */
   bool loaded;            /* S_MEM: read, not stored to */
+  bool kept;              /* S_MEM: an OUT that holds another value meanwhile */
   bool rng;               /* S_INDEX: row-major number of the element; else the index along `dim` */
   uint32_t value;         /* region's value */
   uint32_t to, mem;       /* S_MEM: as nest_layout; S_SCRATCH: mem = slot */
@@ -60,6 +65,7 @@ typedef struct x_list {
 typedef struct x_nest {
   const nest *nest;
   x_list scalar, *pass, *phase; /* [n_pass], [n_pass + 1] */
+  x_list *fused; /* [n_pass] the passes with superinstructions, registers and direct stores: what is run */
   x_stream *stream;
   x_red *red;
   uint32_t n_stream, n_red, n_reg, n_row, n_inst; /* n_inst: most instructions that resolving can make */
@@ -76,7 +82,7 @@ void x_plan_free(x_plan *);
 
 /* ---- resolved ---- */
 
-enum { I_POINT, I_GATHER, I_IOTA, I_RNG, I_MAP, I_EXPAND, I_REDUCE, I_COPY, I_SCATTER, I_FILL };
+enum { I_POINT, I_GATHER, I_IOTA, I_RNG, I_MAP, I_EXPAND, I_REDUCE, I_COPY, I_SCATTER, I_FILL, I_SUPER, I_STREAM };
 typedef struct r_inst {
   uint8_t kind, item;
   bool one;  /* one element whatever the block: the result is a splat */
@@ -85,10 +91,15 @@ typedef struct r_inst {
   uint8_t dtype;
   uint32_t seed;        /* RNG: attribute s */
   int32_t out, a, b, c; /* indices into work.at */
+  int32_t d, e;         /* I_SUPER */
   int32_t stream;
   int64_t off;  /* where the result goes, X_NONE: at[out] is set already */
   int64_t lane; /* bytes (S_INDEX: units) from lane to lane */
   cpu_map_fn fn;
+  x_super_fn super;
+  uint32_t splats; /* I_SUPER: operands that are one element */
+  int64_t ahead;   /* I_POINT: bytes from here to what is fetched into the cache meanwhile, 0: nothing */
+  uint8_t part, parts; /* of it, so much is fetched here */
 } r_inst;
 
 typedef struct r_list {
@@ -100,7 +111,7 @@ typedef struct r_stream {
   int64_t base, lane; /* address of index 0; S_SCRATCH: offset in the thread's scratch area */
   int64_t outer[TERN_MAX_RANK], red[TERN_MAX_RANK]; /* steps of the loops */
   int64_t stride[TERN_MAX_RANK];                    /* by merged dim; FLAT walks use it */
-  bool walk, tiled;
+  bool walk, tiled, local; /* local: base is an offset in the thread's scratch area */
   int64_t tile, tile_lane; /* tiled: its tile's offset in the scratch area; bytes from lane to lane in memory */
 } r_stream;
 
@@ -125,6 +136,7 @@ typedef struct r_nest {
   bool *written; /* [n_stream] the store has been made direct */
   int64_t split, split_dim,
       piece; /* SPLIT: number of pieces, red loop (n_red: the lanes), its length a piece; else split = 0 */
+  bool streams;                /* there is an I_STREAM */
   uint32_t n_tiled, tile_loop; /* streams read through tiles, and the outer loop whose rows a tile holds */
   size_t reg_bytes, row_slot, row_bytes, scratch_bytes; /* of one thread */
 } r_nest;
@@ -159,6 +171,17 @@ void x_run_pass(work *, uint32_t pass, int64_t piece);
 void x_acc_start(work *, uint32_t pass);
 void x_acc_finish(work *, uint32_t pass);
 
+/* ---- superinstructions (exec_super_run.c) ---- */
+void x_super_emit(r_nest *, r_list *, const x_item *);
+void x_super_run(const work *, const r_inst *, int64_t n);
+
+/* ---- large arrays (exec_stream.c) ---- */
+/* After x_resolve: of a nest that touches more than the caches hold, outputs bypass them, and inputs are fetched ahead */
+void x_stream_plan(r_nest *);
+void x_stream_ahead(const char *p, int64_t bytes, int64_t part, int64_t parts);
+void x_stream_out(char *dst, const char *src, int64_t bytes); /* 64-byte aligned both, but for the last bytes */
+void x_stream_end(void);
+
 /* ---- moving elements (exec_move.c); strides in bytes ---- */
 void x_gather(char *dst, const char *src, int64_t stride, size_t item, int64_t n);
 void x_scatter(char *dst, int64_t stride, const char *src, size_t item, int64_t n);
@@ -170,6 +193,8 @@ void x_transpose(void *dst, int64_t dst_ld, const void *src, int64_t src_ld, int
 
 /* Runs the nest if it is a transposing COPY (exec_transpose.c); false: it is not */
 bool x_try_transpose(const r_nest *);
+/* Runs the nest if it reduces small windows of float32 (exec_window.c); false: it does not */
+bool x_try_window(const r_nest *);
 
 /* ---- prebound kernels of one node (exec_fast.c); UNSUPPORTED: not of that form ---- */
 tern_rc x_fast_compile(const tern_region *, tern_kernel **);

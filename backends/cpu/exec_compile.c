@@ -1,6 +1,6 @@
 /* From the nests of a region to lists of items: every load, instruction, fold and store of each pass and phase, with
    block registers assigned, the map functions looked up, and stores that may be written to at once found. */
-#include "exec.h"
+#include "exec_super.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,7 +41,8 @@ static x_item *add_item(builder *b, uint8_t kind, uint32_t val) {
   memset(it, 0, sizeof *it);
   it->kind = kind;
   it->val = val;
-  it->in[0] = it->in[1] = it->in[2] = it->stream = it->direct = X_NONE;
+  for (int k = 0; k < X_LEAVES; k++) it->in[k] = X_NONE;
+  it->stream = it->direct = X_NONE;
   it->dtype = dtype_of(b, val);
   b->x->n_items++;
   return it;
@@ -89,7 +90,9 @@ static int32_t kept_stream(builder *b, const nest_val *v) {
     b->bad = true;
     return 0;
   }
-  return memory_stream(b, v->holder, s->to, s->mem);
+  const int32_t stream = memory_stream(b, v->holder, s->to, s->mem);
+  b->x->stream[stream].kept = v->holder != v->value;
+  return stream;
 }
 
 /* Have the full-level value ready in this list: a load where it comes from memory */
@@ -207,7 +210,7 @@ static void find_direct(builder *b) {
     if (it->kind != X_STORE || it->row || b->made[it->val] == X_NONE) continue;
     const int32_t j = b->made[it->val];
     x_item *const maker = &b->list->item[j];
-    const bool makes = maker->kind == X_MAP || maker->kind == X_IOTA || maker->kind == X_RNG;
+    const bool makes = maker->kind == X_MAP || maker->kind == X_SUPER || maker->kind == X_IOTA || maker->kind == X_RNG;
     if (!makes || maker->row || maker->direct != X_NONE) continue;
     if (may_be_direct(b, j, &b->x->stream[it->stream])) maker->direct = it->stream;
   }
@@ -243,10 +246,32 @@ static void begin_list(builder *b, x_list *l) {
   for (uint32_t v = 0; v < b->n->n_val; v++) b->made[v] = b->last[v] = X_NONE;
 }
 
-static void end_list(builder *b) {
-  if (b->oom || b->bad) return;
+static void read_places(builder *b) {
+  for (uint32_t v = 0; v < b->n->n_val; v++) b->last[v] = X_NONE;
   for (uint32_t i = 0; i < b->list->n; i++)
     for (uint32_t k = 0; k < b->list->item[i].n_in; k++) b->last[b->list->item[i].in[k]] = (int32_t)i;
+}
+
+/* A pass whose items are complete: beside the plain list, which stays for small launches, the list that is run, with
+   superinstructions and registers */
+static void end_pass(builder *b, x_list *fused) {
+  if (b->oom || b->bad) return;
+  const x_list *const plain = b->list;
+  fused->item = malloc((plain->n ? plain->n : 1) * sizeof *fused->item);
+  if (!fused->item) {
+    b->oom = true;
+    return;
+  }
+  if (plain->n) memcpy(fused->item, plain->item, plain->n * sizeof *fused->item);
+  fused->n = plain->n;
+  read_places(b);
+  find_direct(b);
+  x_super_fuse(b->r, b->n, fused);
+  b->list = fused;
+  for (uint32_t v = 0; v < b->n->n_val; v++) b->made[v] = X_NONE;
+  for (uint32_t i = 0; i < fused->n; i++)
+    if (fused->item[i].kind != X_STORE && fused->item[i].kind != X_REDUCE) b->made[fused->item[i].val] = (int32_t)i;
+  read_places(b);
   find_direct(b);
   assign_registers(b);
 }
@@ -267,7 +292,7 @@ static void build_pass(builder *b, uint32_t p) {
     add_store(b, np->keep[i], kept_stream(b, nest_find(b->n, np->keep[i])), p, false);
   for (uint32_t i = 0; i < np->n_store && !b->oom && !b->bad; i++)
     add_store(b, np->store[i].value, memory_stream(b, np->store[i].value, np->store[i].to, np->store[i].mem), p, false);
-  end_list(b);
+  end_pass(b, &b->x->fused[p]);
 }
 
 static void build_phase(builder *b, uint32_t p) {
@@ -303,8 +328,9 @@ static void build_nest(builder *b) {
   x->nest = n;
   x->pass = calloc(n->n_pass ? n->n_pass : 1, sizeof *x->pass);
   x->phase = calloc(n->n_pass + 1, sizeof *x->phase);
+  x->fused = calloc(n->n_pass ? n->n_pass : 1, sizeof *x->fused);
   x->red = calloc(folds ? folds : 1, sizeof *x->red);
-  if (!x->pass || !x->phase || !x->red) {
+  if (!x->fused || !x->pass || !x->phase || !x->red) {
     b->oom = true;
     return;
   }
@@ -373,9 +399,11 @@ void x_plan_free(x_plan *p) {
   for (uint32_t i = 0; p->nest && i < p->plan->n_nests; i++) {
     x_nest *const x = &p->nest[i];
     for (uint32_t k = 0; x->pass && k < x->nest->n_pass; k++) free(x->pass[k].item);
+    for (uint32_t k = 0; x->fused && k < x->nest->n_pass; k++) free(x->fused[k].item);
     for (uint32_t k = 0; x->phase && k <= x->nest->n_pass; k++) free(x->phase[k].item);
     free(x->scalar.item);
     free(x->pass);
+    free(x->fused);
     free(x->phase);
     free(x->stream);
     free(x->red);

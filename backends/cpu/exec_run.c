@@ -49,7 +49,7 @@ void x_unit_place(work *w, int64_t unit) {
   w->n = r->lanes - w->lo < r->chunk ? r->lanes - w->lo : r->chunk;
   for (uint32_t s = 0; s < x->n_stream; s++) {
     const r_stream *const st = &r->stream[s];
-    w->cur[s] = x->stream[s].kind == S_SCRATCH
+    w->cur[s] = x->stream[s].kind == S_SCRATCH || st->local
                     ? (int64_t)(intptr_t)w->scratch + st->base
                     : st->base + (st->walk ? 0 : w->lo * (st->tiled ? st->tile_lane : st->lane));
   }
@@ -142,7 +142,15 @@ static void run_block(work *w, const r_list *l, const block *b) {
   for (const r_inst *const end = in + l->n; in < end; in++) {
     char *const reg = (in->row ? w->row : w->regs) + in->off;
     switch (in->kind) {
-    case I_POINT: at[in->out] = address(w->pos[in->stream] + b->i * in->lane); break;
+    case I_POINT:
+      at[in->out] = address(w->pos[in->stream] + b->i * in->lane);
+      if (in->ahead) x_stream_ahead(at[in->out] + in->ahead, b->n * in->item, in->part, in->parts);
+      break;
+    case I_SUPER:
+      if (in->off != X_NONE) at[in->out] = reg;
+      x_super_run(w, in, b->n);
+      break;
+    case I_STREAM: x_stream_out(address(w->pos[in->stream] + b->i * in->lane), at[in->a], b->n * in->item); break;
     case I_MAP:
       if (in->off != X_NONE) at[in->out] = reg;
       in->fn(at[in->out], at[in->a], at[in->b], at[in->c], in->one ? 1 : b->n);

@@ -69,7 +69,8 @@ cpu_map_fn cpu_map(uint32_t op, uint32_t in_dtype, uint32_t out_dtype, uint32_t 
     default: break;
   }
   if (in_dtype == TERN_F16 || in_dtype == TERN_BF16) return map_half_find(op, in_dtype, splat);
-  cpu_map_fn fn = map_num_find(op, in_dtype, splat);
+  cpu_map_fn fn = map_div_find(op, in_dtype, splat);
+  if (!fn) fn = map_num_find(op, in_dtype, splat);
   if (!fn) fn = map_int_find(op, in_dtype, splat);
   return fn ? fn : float_find(op, in_dtype, splat);
 }

@@ -18,6 +18,19 @@ enum { N(lanes) = 64 / sizeof(T) };
 #define ACC T
 #endif
 
+/* The sum of a vector's lanes: the upper half onto the lower one until one is left */
+static inline __attribute__((always_inline, unused)) ACC N(across)(const N(vec) *a) {
+  enum { L = N(lanes) };
+  ACC part[L];
+  for (int j = 0; j < L; j++) part[j] = (*a)[j];
+  for (int half = L / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; j++) part[j] = (ACC)((AU)part[j] + (AU)part[j + half]);
+  return part[0];
+}
+#ifndef ACROSS
+#define ACROSS N(across)
+#endif
+
 /* Sums and products: floats in lanes of their own type for at most SUM_CHUNK elements, then pairwise into double;
    integers wrap. Products of floats go to double at once, since a lane of floats would lose range. */
 static inline __attribute__((always_inline)) ACC N(sum)(ACC total, const T *x, int64_t n, const bool far) {
@@ -36,11 +49,7 @@ static inline __attribute__((always_inline)) ACC N(sum)(ACC total, const T *x, i
     }
     for (; i + L <= end; i += L) a = (N(vec))((N(uvec))a + (N(uvec)) * (const N(vec) *)(x + i));
     a = (N(vec))(((N(uvec))a + (N(uvec))b) + ((N(uvec))c + (N(uvec))d));
-    ACC part[L];
-    for (int j = 0; j < L; j++) part[j] = a[j];
-    for (int half = L / 2; half > 0; half /= 2)
-      for (int j = 0; j < half; j++) part[j] = (ACC)((AU)part[j] + (AU)part[j + half]);
-    total = (ACC)((AU)total + (AU)part[0]);
+    total = (ACC)((AU)total + (AU)ACROSS(&a));
     x += i;
     n -= i;
   }
@@ -184,6 +193,7 @@ static const kind_fns N(kinds)[N_KINDS] = {
 #undef ABOVE
 #undef BELOW
 #undef ACC
+#undef ACROSS
 #undef AU
 #undef N
 #undef JOIN
