@@ -7,6 +7,7 @@
 #include "graph/passes/low.h"
 #include "graph/passes/simplify.h"
 #include "graph/run/program.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,6 +22,50 @@ static void explain(tern__unit *u) {
   }
 }
 
+/* ---- stages, written down where TERN_DUMP says ---- */
+
+static void write_file(const char *path, const char *text) {
+  FILE *f = text ? fopen(path, "we") : NULL;
+  bool ok = f != NULL;
+  if (f) {
+    ok = fputs(text, f) >= 0;
+    ok = !fclose(f) && ok;
+  }
+  if (!ok) tern__log(TERN__LOG_WARN, "graph", "TERN_DUMP: %s cannot be written", path);
+}
+
+/* A stage's number in the process's sequence of graphs, its place and name make the file's. */
+static void dump(const tern__graph *g, unsigned number, int place, const char *stage) {
+  const char *folder = tern__opt()->dump;
+  char path[1024], name[64];
+  if (!*folder) return;
+  snprintf(name, sizeof name, "%s", g->name);
+  for (char *c = name; *c; c++)
+    if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9'))) *c = '_';
+  char *text = tern__graph_text(g, 1), *dot = tern__graph_dot(g);
+  snprintf(path, sizeof path, "%s/%04u-%s-%d-%s.txt", folder, number, name, place, stage);
+  write_file(path, text);
+  snprintf(path, sizeof path, "%s/%04u-%s-%d-%s.dot", folder, number, name, place, stage);
+  write_file(path, dot);
+  free(text);
+  free(dot);
+}
+
+static void dump_steps(const tern__unit *u, unsigned number) {
+  char path[1024];
+  if (!*tern__opt()->dump) return;
+  snprintf(path, sizeof path, "%s/%04u-steps.txt", tern__opt()->dump, number);
+  write_file(path, u->why ? u->why : "");
+}
+
+/* After a pass: in debug builds and for dumps the graph must still be one. */
+static tern_rc verified(const tern__graph *g, const char *pass) {
+#ifdef NDEBUG
+  if (!*tern__opt()->dump) return TERN_OK;
+#endif
+  return tern__graph_verify(g, pass);
+}
+
 tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   static const tern__compile_opts standard;
   const uint64_t began = tern__now_ns();
@@ -33,8 +78,15 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   const uint32_t hooks = t->hooks; /* folding runs ops; nobody is to see them */
   struct tern__tracer *tracer = t->trace;
   t->hooks = 0;
-  tern_rc rc = TERN_OK;
-  if (!u.opts->no_simplify) rc = tern__simplify(g, &(tern__simplify_opts){.fast_math = u.opts->fast_math});
+  static _Atomic unsigned numbers;
+  const unsigned number = atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed);
+  dump(g, number, 1, "traced");
+  tern_rc rc = verified(g, "trace");
+  if (!rc && !u.opts->no_simplify) {
+    rc = tern__simplify(g, &(tern__simplify_opts){.fast_math = u.opts->fast_math});
+    if (!rc) rc = verified(g, "simplify");
+    if (!rc) dump(g, number, 2, "simplified");
+  }
   u.stats.nodes = g->n_nodes;
   if (!rc) rc = tern__unit_lower(&u);
   if (!rc) rc = tern__unit_fuse(&u);
@@ -42,6 +94,7 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   if (!rc) rc = tern__unit_emit(&u);
   if (!rc) rc = tern__unit_memory(&u);
   if (!rc) explain(&u);
+  if (!rc) dump_steps(&u, number);
   tern__program *p = rc ? NULL : tern__program_record(&u);
   tern__unit_free(&u);
   t->hooks = hooks;

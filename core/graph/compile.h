@@ -8,6 +8,7 @@ typedef struct tern__compile_opts {
   bool no_simplify, no_fuse; /* no_fuse: one launch a node */
   bool fast_math;            /* identities that may change IEEE results */
   double plan_seconds;       /* deadline of the memory planner; 0 = the default */
+  uint32_t n_states;         /* results may be made in the memory of inputs [0, n_states): the states of a loop */
   uint64_t memory_budget;    /* bytes of the arena above which values are computed twice; 0 = none */
 } tern__compile_opts;
 

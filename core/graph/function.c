@@ -3,6 +3,8 @@
    same trace. The newest program is tried first, by comparing what the operands look like. */
 #include "graph/compile.h"
 #include "graph/trace.h"
+#include "graph/vjp.h"
+#include "graph/agree.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "device/device.h"
@@ -17,6 +19,7 @@
 #include <tern/ops.h>
 
 enum { MAX_OPERANDS = 256, MAX_PROGRAMS = 64 };
+enum { DIMS_BOUND = 1 << 24 }; /* sizes that vary are smaller than every mark */
 
 typedef struct form { /* what an operand looks like */
   uint8_t dtype, rank;
@@ -32,11 +35,12 @@ typedef struct trace {
   int n_dims;
   char *why;  /* it was made */
   bool fixed; /* sizes cannot be variable */
+  bool asked; /* for vjp */
+  tern__vjp *vjp;
 } trace;
 
 typedef struct program {
   struct program *next;
-  _Atomic uint32_t refs; /* the function's, and one for each call under way */
   trace *of;
   form *in;
   tern__program *run;
@@ -51,7 +55,9 @@ struct tern_function {
   pthread_mutex_t lock; /* of everything below but `newest` and `calls` */
   trace *traces;
   program *programs; /* newest first */
+  program *retired;  /* ended when no call is under way */
   _Atomic(program *) newest;
+  _Atomic uint32_t active; /* calls under way */
   int n_programs, n_traces, n_compiled;
   _Atomic int64_t calls;
   double trace_ms;
@@ -88,23 +94,33 @@ tern_function *tern_function_new(tern_function_body body, void *self, int n_in, 
   return NULL;
 }
 
-static void program_unref(program *p) {
-  if (!tern__refs_down(&p->refs)) return;
-  tern__program_free(p->run);
-  free(p->in);
-  free(p);
+static void programs_free(program *p) {
+  while (p) {
+    program *next = p->next;
+    tern__program_free(p->run);
+    free(p->in);
+    free(p);
+    p = next;
+  }
+}
+
+/* Programs stay as long as a call is under way. */
+static inline void begin_call(tern_function *f) { tern__refs_up(&f->active); }
+static inline void end_call(tern_function *f) {
+  if (TERN__SINGLE_THREADED)
+    atomic_store_explicit(&f->active, atomic_load_explicit(&f->active, memory_order_relaxed) - 1, memory_order_relaxed);
+  else
+    atomic_fetch_sub_explicit(&f->active, 1, memory_order_release);
 }
 
 void tern_function_release(tern_function *f) {
   if (!f) return;
-  while (f->programs) {
-    program *p = f->programs;
-    f->programs = p->next;
-    program_unref(p);
-  }
+  programs_free(f->programs);
+  programs_free(f->retired);
   while (f->traces) {
     trace *t = f->traces;
     f->traces = t->next;
+    tern__vjp_free(t->vjp);
     tern__graph_free(t->graph);
     free(t->in);
     free(t->why);
@@ -172,7 +188,8 @@ static bool serves(const trace *t, const form *in, int n, tern__dims *dims) {
       const int k = mark_of(t->in[i].shape[d]);
       if (k < 0 && t->in[i].shape[d] != in[i].shape[d]) return false;
       if (k < 0) continue;
-      if (in[i].shape[d] == 0 || (known[k] && dims->size[k] != in[i].shape[d])) return false;
+      if (in[i].shape[d] == 0 || in[i].shape[d] >= DIMS_BOUND || (known[k] && dims->size[k] != in[i].shape[d]))
+        return false;
       known[k] = true;
       dims->size[k] = in[i].shape[d];
     }
@@ -239,7 +256,10 @@ static attempt trace_once(tern_function *f, const form *in, tern_tensor *const *
     if (!x) a.rc = tern__recorded();
   }
   if (!a.rc) {
+    const bool pending = t->error_state == TERN__ERROR_UNREAD;
     a.rc = f->body(f->self, given, f->n_in, out, f->n_out);
+    if (!a.rc && !pending && t->error_state == TERN__ERROR_UNREAD)
+      a.rc = tern__recorded(); /* it went on all the same */
     if (a.rc && t->error_state == TERN__ERROR_NONE)
       tern__fail(a.rc, "function \"%s\" returned %s while it was traced", f->name, tern_rc_name(a.rc));
   }
@@ -314,34 +334,7 @@ static int vary(const form *then, const form *now, int n, form *to, int64_t *siz
   return n_dims;
 }
 
-/* A trace with variable sizes, from one of the same kind and other sizes; NULL without an error: not possible. */
-static trace *trace_varying(tern_function *f, const trace *then, const form *in, tern_tensor *const *operands) {
-  uint32_t fixed = 0;
-  for (int round = 0; round < 2; round++) {
-    tern__dims dims = {0};
-    form *to = copy_forms(in, f->n_in);
-    if (!to) return NULL;
-    dims.n = vary(then->in, in, f->n_in, to, dims.size, fixed);
-    if (!dims.n || (fixed && fixed == (1u << dims.n) - 1)) {
-      free(to);
-      return NULL;
-    }
-    const attempt a = trace_once(f, to, operands, &dims);
-    if (!a.rc && !a.pinned)
-      return keep_trace(f, to, dims.n, a.graph, "other sizes: those that changed are variable now");
-    free(to);
-    tern__graph_free(a.graph);
-    if (a.rc) {
-      tern__log(TERN__LOG_DEBUG, "graph", "%s: not traced for variable sizes: %s", f->name, tern_error());
-      tern_error_clear();
-      return NULL;
-    }
-    fixed |= a.pinned;
-  }
-  return NULL;
-}
-
-/* ---- programs ---- */
+/* ---- variable sizes read back ---- */
 
 typedef struct mapping {
   const tern__dims *dims;
@@ -359,11 +352,68 @@ static void map_scalars(tern__graph *g, const tern__dims *dims) {
   }
 }
 
-static program *compile(tern_function *f, trace *t, const form *in, const tern__dims *dims) {
+/* The trace's graph for sizes that it serves; NULL with the error set: they come out wrong. */
+static tern__graph *instance_of(tern__graph *graph, int n_dims, const tern__dims *dims) {
   mapping m = {dims};
-  tern__graph *g = tern__graph_clone(t->graph, t->n_dims ? map_size : NULL, &m);
+  tern__graph *g = tern__graph_clone(graph, n_dims ? map_size : NULL, &m);
+  if (!g || !n_dims) return g;
+  map_scalars(g, dims);
+  if (!tern__graph_verify(g, "variable sizes")) return g;
+  tern__graph_free(g);
+  return NULL;
+}
+
+/* Whether a new trace says of the first one's sizes what that does. */
+static bool confirmed(const tern_function *f, const trace *fresh) {
+  const trace *first = NULL;
+  tern__dims dims = {0};
+  for (const trace *t = f->traces; t; t = t->next)
+    if (!t->n_dims && same_kind(t->in, fresh->in, f->n_in)) first = t;
+  if (!first || !serves(fresh, first->in, f->n_in, &dims)) return true;
+  char text[128] = "";
+  tern__graph *g = instance_of(fresh->graph, fresh->n_dims, &dims);
+  const bool same = g && tern__graph_agrees(g, first->graph, text, sizeof text);
+  if (!same) tern__log(TERN__LOG_DEBUG, "graph", "%s: sizes stay fixed: %s", f->name, g ? text : tern_error());
+  if (!g) tern_error_clear();
+  tern__graph_free(g);
+  return same;
+}
+
+/* A trace with variable sizes, from one of the same kind and other sizes; NULL without an error: not possible. */
+static trace *trace_varying(tern_function *f, const trace *then, const form *in, tern_tensor *const *operands) {
+  uint32_t fixed = 0;
+  for (int round = 0; round < 2; round++) {
+    tern__dims dims = {0};
+    form *to = copy_forms(in, f->n_in);
+    if (!to) return NULL;
+    dims.n = vary(then->in, in, f->n_in, to, dims.size, fixed);
+    if (!dims.n || (fixed && fixed == (1u << dims.n) - 1)) {
+      free(to);
+      return NULL;
+    }
+    const attempt a = trace_once(f, to, operands, &dims);
+    const bool good = !a.rc && !a.pinned && confirmed(f, &(trace){.graph = a.graph, .in = to, .n_dims = dims.n});
+    if (good) return keep_trace(f, to, dims.n, a.graph, "other sizes: those that changed are variable now");
+    free(to);
+    tern__graph_free(a.graph);
+    if (!a.rc && !a.pinned) return NULL;
+    if (a.rc && a.pinned & ~fixed)
+      tern_error_clear(); /* numbers and marks mixed: again with those fixed */
+    else if (a.rc) {
+      tern__log(TERN__LOG_DEBUG, "graph", "%s: not traced for variable sizes: %s", f->name, tern_error());
+      tern_error_clear();
+      return NULL;
+    }
+    fixed |= a.pinned;
+  }
+  return NULL;
+}
+
+/* ---- programs ---- */
+
+static program *compile(tern_function *f, trace *t, const form *in, const tern__dims *dims) {
+  tern__graph *g = instance_of(t->graph, t->n_dims, dims);
   if (!g) return NULL;
-  if (t->n_dims) map_scalars(g, dims);
   const tern__compile_opts opts = {.name = f->name,
                                    .no_simplify = f->opts.no_simplify,
                                    .no_fuse = f->opts.no_fuse,
@@ -372,7 +422,6 @@ static program *compile(tern_function *f, trace *t, const form *in, const tern__
   program *p = tern__calloc(1, sizeof *p);
   tern__program *run = tern__compile(g, &opts);
   if (p && run && (p->in = copy_forms(in, f->n_in))) {
-    atomic_store_explicit(&p->refs, 1, memory_order_relaxed);
     p->of = t;
     p->run = run;
     f->stats = *tern__program_statistics(run);
@@ -391,9 +440,13 @@ static void keep_program(tern_function *f, program *p) {
   if (++f->n_programs <= MAX_PROGRAMS) return;
   program **last = &f->programs;
   while ((*last)->next) last = &(*last)->next;
-  program_unref(*last);
+  (*last)->next = f->retired;
+  f->retired = *last;
   *last = NULL;
   f->n_programs--;
+  if (atomic_load_explicit(&f->active, memory_order_acquire) != 1) return; /* others may be inside one */
+  programs_free(f->retired);
+  f->retired = NULL;
 }
 
 /* The program for these operands, made if it is new. Caller holds the lock. */
@@ -433,15 +486,12 @@ static program *find_program(tern_function *f, tern_tensor *const *in) {
   return NULL;
 }
 
-/* With a reference for the caller. */
+/* Within a call. */
 static program *program_for(tern_function *f, tern_tensor *const *in) {
   pthread_mutex_lock(&f->lock);
   program *p = find_program(f, in);
   if (!p) p = make_program(f, in);
-  if (p) {
-    tern__refs_up(&p->refs);
-    atomic_store_explicit(&f->newest, p, memory_order_release);
-  }
+  if (p) atomic_store_explicit(&f->newest, p, memory_order_release);
   pthread_mutex_unlock(&f->lock);
   return p;
 }
@@ -488,23 +538,16 @@ static bool make_plain(const tern_function *f, tern_tensor **in) {
   return true;
 }
 
-static tern_rc run_program(tern_function *f, tern__thread *t, tern_tensor *const *in, tern_tensor **out,
-                           program **used) {
+/* Within a call. */
+static tern_rc run_program(tern_function *f, tern__thread *t, tern_tensor *const *in, tern_tensor **out) {
   program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
-  if (TERN__LIKELY(p && TERN__SINGLE_THREADED && fit(p->in, in, f->n_in)))
-    tern__refs_up(&p->refs);
-  else if (!(p = program_for(f, in)))
-    return tern__recorded();
+  if (!(p && fit(p->in, in, f->n_in)) && !(p = program_for(f, in))) return tern__recorded();
   const uint32_t hooks = t->hooks;
   t->hooks = 0;
   const tern_rc rc = tern__program_run(p->run, in, out);
   t->hooks = hooks;
   for (int o = 0; o < f->n_out && !rc; o++)
-    if (out[o] != TERN_NONE && !(out[o] = tern__push(out[o]))) return tern__recorded();
-  if (used)
-    *used = p;
-  else
-    program_unref(p);
+    if (out[o] != TERN_NONE && !(out[o] = tern__push_on(t, out[o]))) return tern__recorded();
   return rc;
 }
 
@@ -514,25 +557,65 @@ static tern_rc body_again(void *self, tern_tensor *const *in, int n_in, tern_ten
   return f->body(f->self, in, n_in, out, n_out);
 }
 
+/* The compiled gradient of a trace, made when first needed; NULL: the body runs again. */
+static tern__vjp *vjp_of(tern_function *f, trace *t) {
+  pthread_mutex_lock(&f->lock);
+  if (!t->asked) {
+    t->vjp = tern__vjp_new(f->body, f->self, f->n_in, f->n_out, f->name, t->graph);
+    t->asked = true;
+  }
+  tern__vjp *v = t->vjp;
+  pthread_mutex_unlock(&f->lock);
+  return v;
+}
+
+/* Each variable's memory for that of then[], and back. */
+static void swap_memory(tern_tensor *const *variables, tern_tensor *const *then, int n) {
+  for (int i = 0; i < n; i++) {
+    if (!then[i]) continue;
+    tern__storage *storage = variables[i]->storage;
+    const int64_t offset = variables[i]->offset;
+    variables[i]->storage = then[i]->storage;
+    variables[i]->offset = then[i]->offset;
+    then[i]->storage = storage;
+    then[i]->offset = offset;
+  }
+}
+
+/* A call that a tape sees: the variables that it assigns are recorded with what they held before. */
 static tern_rc run_taped(tern_function *f, tern__thread *t, tern_tensor *const *in, tern_tensor **plain,
                          tern_tensor **out) {
-  program *p = NULL;
   const tern__random_state random = tern__random_get();
-  tern_rc rc = run_program(f, t, plain, out, &p);
-  if (rc) {
-    if (p) program_unref(p);
-    return rc;
-  }
+  program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
+  if (!(p && fit(p->in, plain, f->n_in)) && !(p = program_for(f, plain))) return tern__recorded();
   const tern__graph *g = p->of->graph;
-  tern_tensor *all[MAX_OPERANDS], **variables = tern__calloc(g->n_variables + 1, sizeof *variables);
-  int n = 0;
-  for (uint32_t i = 0; i < g->n_variables && variables; i++) variables[n++] = g->variable[i].variable;
-  for (int o = 0; o < f->n_out; o++) all[o] = out[o];
-  rc = variables ? tern__record_call(t, body_again, f, NULL, random, in, f->n_in, variables, n, all, f->n_out)
-                 : tern__fail(TERN_E_OOM, "function: out of host memory");
+  const int n = (int)g->n_variables;
+  tern_tensor **variables = tern__calloc(2 * (size_t)n + 1, sizeof *variables), **then = variables + n;
+  if (!variables) return tern__fail(TERN_E_OOM, "function: out of host memory");
+  tern_rc rc = TERN_OK;
+  for (int i = 0; i < n && !rc; i++) {
+    variables[i] = g->variable[i].variable;
+    if (g->variable[i].value == g->node[g->variable[i].node].first_out) continue;
+    if (!(then[i] = tern__alias(variables[i], 0))) rc = tern__recorded();
+  }
+  if (!rc) rc = run_program(f, t, plain, out);
+  if (!rc) {
+    tern__vjp *vjp = vjp_of(f, p->of);
+    tern_tensor *all[MAX_OPERANDS];
+    for (int o = 0; o < f->n_out; o++) all[o] = out[o];
+    swap_memory(variables, then, n);
+    rc = tern__record_call(t, body_again, f, NULL, vjp ? tern__vjp_run : NULL, vjp, random, in, f->n_in, variables, n,
+                           all, f->n_out);
+    swap_memory(variables, then, n);
+  }
+  for (int i = 0; i < n; i++)
+    if (then[i]) tern__unref(then[i]);
   free(variables);
-  program_unref(p);
   return rc;
+}
+
+static inline void count_call(tern_function *f) {
+  atomic_store_explicit(&f->calls, atomic_load_explicit(&f->calls, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 tern_rc tern_function_run(tern_function *f, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
@@ -547,18 +630,43 @@ tern_rc tern_function_run(tern_function *f, tern_tensor *const *in, int n_in, te
   if (TERN__UNLIKELY(t->hooks & TERN__HOOK_GRAPH)) {
     rc = run_inline(f, plain, result);
   } else {
+    begin_call(f);
     rc = make_plain(f, plain) ? TERN_OK : tern__recorded();
     if (!rc)
       rc = TERN__UNLIKELY(t->hooks & TERN__HOOK_TAPE) ? run_taped(f, t, in, plain, result)
-                                                      : run_program(f, t, plain, result, NULL);
-    atomic_store_explicit(&f->calls, atomic_load_explicit(&f->calls, memory_order_relaxed) + 1, memory_order_relaxed);
+                                                      : run_program(f, t, plain, result);
+    end_call(f);
+    count_call(f);
   }
   for (int o = 0; o < n_out; o++) out[o] = rc ? NULL : result[o];
   return rc;
 }
 
+/* Dense tensors of just the newest program's forms, nobody watching. */
+static inline bool ready(const program *p, tern_tensor *const *in, int n) {
+  for (int i = 0; i < n; i++) {
+    const tern_tensor *x = in[i];
+    if (TERN__UNLIKELY(!x || x->live != TERN__LIVE || (x->flags & (TERN__WEAK | TERN__CONTIG)) != TERN__CONTIG ||
+                       !fits(&p->in[i], x)))
+      return false;
+  }
+  return true;
+}
+
 tern_tensor *tern_call_n(tern_function *f, tern_tensor *const *in, int n) {
-  tern_tensor *out[MAX_OPERANDS] = {NULL};
+  tern_tensor *out[MAX_OPERANDS];
+  tern__thread *t = tern__tls;
+  if (TERN__LIKELY(t && f && !t->hooks && n == f->n_in && f->n_out == 1)) {
+    begin_call(f);
+    program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
+    const bool fast = TERN__LIKELY(p && ready(p, in, n));
+    const tern_rc rc = fast ? tern__program_run(p->run, in, out) : TERN_OK;
+    end_call(f);
+    if (fast) {
+      count_call(f);
+      return rc ? NULL : TERN__LIKELY(out[0] != TERN_NONE) ? tern__push_on(t, out[0]) : out[0];
+    }
+  }
   return tern_function_run(f, in, n, out, f ? f->n_out : 1) ? NULL : out[0];
 }
 

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "dispatch/dispatch.h"
+#include "graph/mode.h"
 #include "ops/table.h"
 #include "ops/write.h"
 #include "tape/tape.h"
@@ -15,14 +16,14 @@ static tern_rc no_memory(void) { return tern__fail(TERN_E_OOM, "graph: out of ho
 
 /* ---- ghosts and symbolic tensors ---- */
 
-static tern__tracer *trace_of(const tern_tensor *t) { return (tern__tracer *)(void *)t->storage->import; }
+void tern__tracer_ref(tern__tracer *trace) { trace->refs++; }
 
-static void trace_unref(tern__tracer *trace) {
+void tern__tracer_unref(tern__tracer *trace) {
   if (--trace->refs == 0) free(trace);
 }
 
 static void ghost_free(tern__storage *s) {
-  trace_unref((tern__tracer *)(void *)s->import);
+  tern__tracer_unref((tern__tracer *)(void *)s->import);
   free(s);
 }
 
@@ -87,10 +88,15 @@ tern__tracer *tern__tracer_new(int kind, const char *name) {
 
 tern__graph *tern__tracer_finish(tern__tracer *trace) {
   tern__graph *g = trace->g;
+  if (trace->mode) tern__mode_end(trace);
   for (uint32_t i = 0; i < trace->n_current; i++)
     if (trace->current[i]) tern__unref(trace->current[i]);
   for (int i = 0; i < trace->n_captures; i++) tern__unref(trace->captures[i].outer);
   for (int i = 0; i < trace->n_pins; i++) free(trace->pins[i].text);
+  for (int i = 0; i < trace->n_bound; i++) tern__unref(trace->bound[i].value);
+  free(trace->bound);
+  trace->bound = NULL;
+  trace->n_bound = 0;
   free(trace->current);
   free(trace->captures);
   free(trace->pins);
@@ -102,7 +108,7 @@ tern__graph *tern__tracer_finish(tern__tracer *trace) {
   trace->constant = NULL;
   trace->n_current = trace->n_constants = trace->constant_capacity = 0;
   trace->n_captures = trace->n_pins = 0;
-  trace_unref(trace);
+  tern__tracer_unref(trace);
   return g;
 }
 
@@ -205,8 +211,36 @@ static uint32_t scalar(tern__tracer *trace, const tern_tensor *t) {
   return value;
 }
 
+tern_rc tern__tracer_bind(tern__tracer *trace, tern_tensor *variable, tern_tensor *value) {
+  const uint32_t number = tern__tracer_value(trace, value);
+  tern_tensor *now = number == TERN__IR_NONE ? NULL : symbolic(trace, number);
+  if (!now) return tern__recorded();
+  for (int i = 0; i < trace->n_bound; i++)
+    if (trace->bound[i].variable == variable) {
+      tern__unref(trace->bound[i].value);
+      trace->bound[i].value = now;
+      return TERN_OK;
+    }
+  struct tern__bound *bound = tern__realloc(trace->bound, (size_t)(trace->n_bound + 1) * sizeof *bound);
+  if (!bound) {
+    tern__unref(now);
+    return no_memory();
+  }
+  trace->bound = bound;
+  bound[trace->n_bound++] = (struct tern__bound){variable, now};
+  return TERN_OK;
+}
+
+static bool is_bound(const tern__tracer *trace, const tern_tensor *v) {
+  for (int i = 0; i < trace->n_bound; i++)
+    if (trace->bound[i].variable == v) return true;
+  return false;
+}
+
 tern_tensor *tern__tracer_variable(tern__tracer *trace, tern_tensor *v) {
   tern__graph *g = trace->g;
+  for (int i = 0; i < trace->n_bound; i++)
+    if (trace->bound[i].variable == v) return trace->bound[i].value;
   for (uint32_t i = 0; i < g->n_variables; i++)
     if (g->variable[i].variable == v) return trace->current[i];
   tern_tensor **current = tern__realloc(trace->current, (g->n_variables + 1) * sizeof *current);
@@ -247,7 +281,7 @@ static uint32_t capture(tern__tracer *trace, tern_tensor *outer) {
 uint32_t tern__tracer_value(tern__tracer *trace, tern_tensor *t) {
   if (t == TERN_NONE) return TERN__IR_NONE;
   if (t->live == TERN__SYMBOLIC) {
-    if (trace_of(t) != trace) return capture(trace, t);
+    if (tern__tracer_of(t) != trace) return capture(trace, t);
     return t->imm.u == t->storage->bytes ? (uint32_t)t->storage->mem_offset : (uint32_t)t->imm.u;
   }
   if (t->flags & TERN__VARIABLE) {
@@ -432,6 +466,18 @@ static tern_tensor *on_read(tern__thread *t, tern_tensor *variable) {
   return value == TERN__IR_NONE ? NULL : tern__tracer_tensor(t->trace, value);
 }
 
+/* In graph mode an assignment is a node of its own (a view that changes nothing), so that a session can tell who
+   depends on it. */
+static uint32_t assigned(tern__tracer *trace, uint32_t variable, uint32_t value) {
+  tern__graph *g = trace->g;
+  const uint32_t node = tern__graph_add(g, TERN__IR_OP, &tern__op_reshape, &value, 1, NULL, 0, 1);
+  if (node == TERN__IR_NONE) return node;
+  const tern__ir_value v = g->value[value];
+  g->node[node].device = v.device;
+  const uint32_t now = describe(g, node, (tern_dtype)v.dtype, v.rank, v.shape, v.device);
+  return now == TERN__IR_NONE || tern__mode_assigned(trace, variable, now) ? TERN__IR_NONE : now;
+}
+
 static tern_rc on_assign(tern__thread *t, tern_tensor *variable, tern_tensor *value) {
   tern__tracer *trace = t->trace;
   if (trace->kind == TERN__TRACE_BODY)
@@ -440,18 +486,18 @@ static tern_rc on_assign(tern__thread *t, tern_tensor *variable, tern_tensor *va
         "assign: variable \"%s\" is assigned inside of tern_cond, tern_while or tern_scan while \"%s\" is "
         "traced; return the value and assign it outside",
         variable->variable->name, trace->name);
+  if (is_bound(trace, variable)) return tern__tracer_bind(trace, variable, value);
   if (!tern__tracer_variable(trace, variable)) return tern__recorded();
-  const uint32_t v = tern__tracer_value(trace, value);
+  uint32_t i = 0;
+  while (i < trace->n_current && trace->g->variable[i].variable != variable) i++;
+  if (i == trace->n_current) return tern__fail(TERN_E_INTERNAL, "graph: a variable got lost");
+  uint32_t v = tern__tracer_value(trace, value);
+  if (v != TERN__IR_NONE && trace->mode) v = assigned(trace, i, v);
   tern_tensor *now = v == TERN__IR_NONE ? NULL : symbolic(trace, v);
   if (!now) return tern__recorded();
-  for (uint32_t i = 0; i < trace->n_current; i++)
-    if (trace->g->variable[i].variable == variable) {
-      tern__unref(trace->current[i]);
-      trace->current[i] = now;
-      return TERN_OK;
-    }
-  tern__unref(now);
-  return tern__fail(TERN_E_INTERNAL, "graph: a variable got lost");
+  tern__unref(trace->current[i]);
+  trace->current[i] = now;
+  return TERN_OK;
 }
 
 void tern__tracer_close_variables(tern__tracer *trace) {
@@ -486,11 +532,10 @@ static tern_rc on_source(tern__thread *t, const char *name,
 static tern_rc on_print(tern__thread *t, tern_tensor *x, bool values_only) {
   tern__tracer *trace = t->trace;
   if (trace->kind == TERN__TRACE_MODE) {
-    char shape[200];
-    printf("tern.Tensor(symbolic, shape=%s, dtype=%s)\n", tern__shape_text(shape, x->rank, x->shape),
-           tern_dtype_name((tern_dtype)x->dtype));
+    tern__mode_print(trace, x);
     return TERN_OK;
   }
+  if (trace->quiet) return TERN_OK;
   const uint32_t value = tern__tracer_value(trace, x);
   if (value == TERN__IR_NONE) return tern__recorded();
   const tern_word attr = {.u = values_only};
@@ -503,6 +548,7 @@ static tern_rc on_print(tern__thread *t, tern_tensor *x, bool values_only) {
 static int64_t on_size(tern__thread *t, int64_t size, const char *what) {
   tern__tracer *trace = t->trace;
   while (trace && !trace->dims && trace->outer) trace = trace->outer;
+  if (trace && trace->mode) return tern__mode_size(trace, size);
   if (!trace || !trace->dims) return size;
   uint32_t used;
   const int64_t now = tern__dims_eval(trace->dims, size, &used);
@@ -531,8 +577,19 @@ static const char *made_by(const tern__tracer *trace, const tern_tensor *t, char
 
 static tern_rc on_unreadable(const tern_tensor *t, const char *op) {
   const tern__thread *thread = tern__tls;
-  const tern__tracer *trace = t->live == TERN__SYMBOLIC ? trace_of(t) : thread->trace;
-  char shape[200], by[64] = "";
+  const tern__tracer *trace = t->live == TERN__SYMBOLIC ? tern__tracer_of(t) : thread->trace;
+  char shape[200], by[128] = "";
+  if (trace->mode && trace->g) {
+    tern__mode_shape(trace, t->rank, t->shape, shape);
+    if (t->flags & TERN__VARIABLE)
+      return tern__fail(
+          TERN_E_ARG,
+          "%s: variable \"%s\" of shape %s is read in graph mode, where it stands for what a run finds in "
+          "it; fetch it with tern_session_run, or read it after tern_enable_eager_execution",
+          op, t->variable->name, shape);
+    return tern__fail(TERN_E_ARG, "%s: \"%s\", shape %s, is symbolic and has no value; fetch it with tern_session_run",
+                      op, tern__mode_name(trace, (uint32_t)t->imm.u, by), shape);
+  }
   tern__shape_text(shape, t->rank, t->shape);
   if (t->flags & TERN__VARIABLE)
     return tern__fail(
@@ -540,10 +597,6 @@ static tern_rc on_unreadable(const tern_tensor *t, const char *op) {
         "%s: variable \"%s\" of shape %s is read while \"%s\" is traced, which would fix what it holds now; "
         "use it as an operand, or read it outside of the function",
         op, t->variable->name, shape, trace->name);
-  if (trace->kind == TERN__TRACE_MODE)
-    return tern__fail(TERN_E_ARG,
-                      "%s: the result of %s, shape %s, is symbolic and has no value; fetch it with tern_session_run",
-                      op, made_by(trace, t, by, sizeof by), shape);
   if (!trace->g)
     return tern__fail(TERN_E_ARG, "%s: a symbolic tensor of shape %s outlived the function in which it was traced", op,
                       shape);
@@ -554,15 +607,16 @@ static tern_rc on_unreadable(const tern_tensor *t, const char *op) {
 }
 
 static bool on_usable(const tern_tensor *t, const char *op, int argument) {
-  const tern__tracer *trace = trace_of(t);
+  const tern__tracer *trace = tern__tracer_of(t);
   const tern__thread *thread = tern__tls;
   if (trace->g && thread->hooks & TERN__HOOK_GRAPH)
     for (const tern__tracer *now = thread->trace; now; now = now->outer)
       if (now == trace) return true;
   if (!trace->g)
     tern__fail(TERN_E_ARG,
-               "%s: argument %d is symbolic and outlived its graph (\"a traced function\" that has returned)", op,
-               argument);
+               "%s: argument %d is symbolic and outlived its graph (a traced function that has returned, or a graph "
+               "that was released)",
+               op, argument);
   else if (!(thread->hooks & TERN__HOOK_GRAPH))
     tern__fail(TERN_E_ARG,
                "%s: argument %d is symbolic, of graph \"%s\", but ops run eagerly here; use tern_with_graph", op,
@@ -573,6 +627,8 @@ static bool on_usable(const tern_tensor *t, const char *op, int argument) {
 }
 
 static void on_thread_end(tern__thread *t) {
+  t->hooks &= ~(uint32_t)TERN__HOOK_GRAPH;
+  t->trace = NULL;
   tern__graph_free(tern__tracer_finish(t->graph_mode));
   t->graph_mode = NULL;
 }

@@ -37,13 +37,22 @@ typedef struct tern__tracer {
     uint32_t value;
   } * constant;
   uint32_t n_constants, constant_capacity;
-  uint32_t refs; /* its ghosts, and whoever made it */
+  struct tern__bound {             /* variables that stand for operands here */
+    tern_tensor *variable, *value; /* value: symbolic, one reference */
+  } * bound;
+  int n_bound;
+  bool quiet;              /* prints are left out */
+  uint32_t refs;           /* its ghosts, whoever made it, sessions */
+  struct tern__mode *mode; /* MODE: what graph.c keeps beside (mode.h) */
 } tern__tracer;
 
 /* A trace of a new graph; NULL with the error set. It does not become the thread's. */
 tern__tracer *tern__tracer_new(int kind, const char *name);
 /* Ends the trace; the graph is returned, not freed. Symbolic tensors of it become unusable. */
 tern__graph *tern__tracer_finish(tern__tracer *trace);
+/* Keeps the tracer itself, not its graph. */
+void tern__tracer_ref(tern__tracer *trace);
+void tern__tracer_unref(tern__tracer *trace);
 /* Make it the thread's, and what was before again. */
 typedef struct tern__tracer_mark {
   tern__tracer *trace;
@@ -62,6 +71,8 @@ uint32_t tern__tracer_value(tern__tracer *trace, tern_tensor *t);
 tern_tensor *tern__tracer_tensor(tern__tracer *trace, uint32_t value);
 /* The variable's value here: a symbolic tensor, borrowed from the trace. */
 tern_tensor *tern__tracer_variable(tern__tracer *trace, tern_tensor *variable);
+/* From now on the variable is this symbolic tensor here; assigning to it changes nothing outside. */
+tern_rc tern__tracer_bind(tern__tracer *trace, tern_tensor *variable, tern_tensor *value);
 /* What a graph's variables end with goes into g->variable[].value. */
 void tern__tracer_close_variables(tern__tracer *trace);
 /* Installs the listener (idempotent). */

@@ -365,7 +365,7 @@ tern_tensor *tern_unique(tern_tensor *x, tern_tensor **inverse, tern_tensor **co
   if (inverse && !(order = tern_argsort(flat, 0, NULL))) return NULL;
   tern_tensor *s = order ? tern_take(flat, order, 0) : tern_sort(flat, 0, NULL);
   tern_tensor *groups = s ? groups_of(s) : NULL, *last = groups ? tern_index(groups, 0, n - 1) : NULL;
-  if (!last) return NULL;
+  if (!last || !tern__readable(last, "unique")) return NULL;
   const int64_t m = tern_item_int(last) + 1;
   if (m < 1 || m > n) return NULL; /* the wait failed: recorded */
   tern_tensor *firsts = tern_searchsorted(groups, arange_on(s->device, m), 0);

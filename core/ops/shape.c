@@ -249,6 +249,17 @@ const tern__op tern__op_diag = {.name = "diag",
                                 .dtypes = TERN_D_ANY,
                                 .grad = grad_diag};
 
+/* In a graph, whose views are reshape, permute, slice and expand: the elements as one axis, then every so many. */
+static tern_tensor *traced_diagonal(tern_tensor *x, tern_range range) {
+  tern_shape flat = tern_shape_of(x->rank - 1, x->shape);
+  tern_range ranges[TERN_MAX_RANK];
+  for (int d = 0; d < flat.rank; d++) ranges[d] = TERN_ALL;
+  ranges[flat.rank - 1] = range;
+  flat.dim[flat.rank - 1] *= x->shape[x->rank - 1];
+  tern_tensor *row_major = tern_reshape(x, flat);
+  return row_major ? tern_slice(row_major, ranges, flat.rank) : NULL;
+}
+
 tern_tensor *tern_diag(tern_tensor *x, int k) {
   if (!tern__usable(x, "diag", 1)) return NULL;
   if (x->rank == 0) {
@@ -260,6 +271,7 @@ tern_tensor *tern_diag(tern_tensor *x, int k) {
   const int r = x->rank - 2;
   int64_t length;
   const tern_range range = diagonal_range(x->shape[r], x->shape[r + 1], k, &length);
+  if (tern__tls->hooks & TERN__HOOK_GRAPH) return traced_diagonal(x, range);
   tern_tensor *v = tern__view_header(x);
   if (!v) return NULL;
   v->rank = (uint8_t)(r + 1);

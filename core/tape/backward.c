@@ -126,7 +126,7 @@ static bool can_fit(const tern_tensor *g, const tern_tensor *like) {
 
 static bool run_rule(pass *p, tern__entry *e, uint32_t wanted, tern_tensor *const *dout, tern_tensor *form) {
   enum { FEW = 16 };
-  tern_tensor *few[2 * FEW], *out[16];
+  tern_tensor *few[2 * FEW];
   const int n = e->n_in;
   tern_tensor **in = n <= FEW ? few : tern__calloc((size_t)n * 2, sizeof *in), **din = in ? in + n : NULL;
   if (!in) return tern__fail(TERN_E_OOM, "tape_gradient: out of host memory"), false;
@@ -135,10 +135,9 @@ static bool run_rule(pass *p, tern__entry *e, uint32_t wanted, tern_tensor *cons
     if (!in[i]) in[i] = form; /* the form of output 0 */
     din[i] = TERN_NONE;
   }
-  for (int o = 0; o < e->n_out; o++) out[o] = tern__entry_out(e)[o];
   const tern__grad g = {.op = e->op,
                         .in = in,
-                        .out = out,
+                        .out = tern__entry_out(e),
                         .dout = dout,
                         .attr = tern__entry_attr(e),
                         .n_in = n,
@@ -174,7 +173,10 @@ static void name_rule(const tern__op *op) {
 }
 
 static bool step(pass *p, tern__entry *e) {
-  tern_tensor *dout[16], form;
+  enum { FEW = 16 };
+  tern_tensor *few[FEW], form;
+  tern_tensor **dout = e->n_out <= FEW ? few : tern__calloc(e->n_out, sizeof *dout);
+  if (!dout) return tern__fail(TERN_E_OOM, "tape_gradient: out of host memory"), false;
   bool any = false;
   for (int o = 0; o < e->n_out; o++) {
     dout[o] = p->grad[e->first_out + o];
@@ -205,6 +207,7 @@ static bool step(pass *p, tern__entry *e) {
     tern__unref(*g);
     *g = NULL;
   }
+  if (dout != few) free(dout);
   if (p->free_as_it_goes && e->mask == p->tape->bit) tern__entry_release(p->r, e);
   return ok;
 }

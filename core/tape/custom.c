@@ -19,6 +19,8 @@ typedef struct closure {
   tern_gradient_body gradient; /* NULL: a checkpoint, body runs again */
   void *self;
   void (*release)(void *self);
+  tern__call_rule rule; /* instead of running body again, where nothing records */
+  void *rule_self;
   int n_given; /* operands of the call; the rest are variables that body reads */
   tern__random_state random;
   tern_tensor **variables; /* owned references */
@@ -163,10 +165,14 @@ static void checkpoint_rule(closure *c, const tern__grad *g, tern_tensor **din) 
 
 static void grad_custom(const tern__grad *g, tern_tensor **din) {
   closure *c = closure_of(g->attr[0]);
-  if (c->gradient)
+  if (c->gradient) {
     custom_rule(c, g, din);
-  else
+  } else if (c->rule && !(tern__tls->hooks & (TERN__HOOK_TAPE | TERN__HOOK_GRAPH))) {
+    if (!c->rule(c->rule_self, g, c->random, din))
+      for (int i = 0; i < g->n_in; i++) din[i] = NULL;
+  } else {
     checkpoint_rule(c, g, din);
+  }
 }
 
 const tern__op tern__op_custom = {
@@ -284,9 +290,21 @@ static tern_rc record_with(tern__thread *t, closure *c, tern_tensor *const *in, 
   return rc;
 }
 
+tern_rc tern__record_custom(tern__thread *t, tern_gradient_body gradient, void *self, void (*release)(void *self),
+                            tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  closure *c = new_closure(NULL, gradient, self, release, n_in);
+  if (!c) {
+    if (release) release(self);
+    return tern__recorded();
+  }
+  const tern_rc rc = record(t, c, in, n_in, out, n_out);
+  tern__closure_release((tern_word){.u = (uintptr_t)c});
+  return rc;
+}
+
 tern_rc tern__record_call(tern__thread *t, tern_function_body body, void *self, void (*release)(void *self),
-                          tern__random_state random, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
-                          int n_variables, tern_tensor **out, int n_out) {
+                          tern__call_rule rule, void *rule_self, tern__random_state random, tern_tensor *const *in,
+                          int n_in, tern_tensor *const *variables, int n_variables, tern_tensor **out, int n_out) {
   tern__recorder *r = t->recorder;
   if (r->collector) {
     tern__collect(r, in, n_in);
@@ -306,6 +324,8 @@ tern_rc tern__record_call(tern__thread *t, tern_function_body body, void *self, 
     return tern__recorded();
   }
   c->random = random;
+  c->rule = rule;
+  c->rule_self = rule_self;
   const tern_rc rc = record_with(t, c, in, n_in, variables, n_variables, out, n_out);
   tern__closure_release((tern_word){.u = (uintptr_t)c});
   return rc;

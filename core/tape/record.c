@@ -53,7 +53,7 @@ static __attribute__((noinline)) bool more_values(tern__recorder *r) {
   return true;
 }
 
-/* n: at most 16 */
+/* n: at most 1024 */
 static inline bool room_for_values(tern__recorder *r, uint32_t n) {
   return TERN__LIKELY(r->n_values + n <= r->value_capacity) || more_values(r);
 }
@@ -319,7 +319,7 @@ static inline __attribute__((always_inline)) bool append(tern__recorder *r, cons
   tern_tensor **kept_out = tern__entry_out(e);
   e->first_out = (int32_t)r->n_values;
   for (int o = 0; o < n_out; o++) {
-    kept_out[o] = op->keeps >> (16 + o) & 1 ? tern__ref(out[o]) : NULL;
+    kept_out[o] = op->keeps >> (o < 16 ? 16 + o : 31) & 1 ? tern__ref(out[o]) : NULL;
     holds |= kept_out[o] != NULL;
     out[o]->grad_id = r->values[new_value(r, mask, 0)].id;
   }

@@ -113,9 +113,16 @@ void tern__hook_update(tern__thread *t);
    to which the entry owns. */
 extern const tern__op tern__op_custom;
 void tern__closure_release(tern_word closure);
+/* A call that was computed already is recorded with a gradient rule of its own, as tern_custom_gradient's. release(self)
+   is called once, on failure too. */
+tern_rc tern__record_custom(tern__thread *t, tern_gradient_body gradient, void *self, void (*release)(void *self),
+                            tern_tensor *const *in, int n_in, tern_tensor **out, int n_out);
 /* A call that was computed in another way is recorded as one whose body runs again for the gradient, as
    tern_checkpoint_call's; random: where the generator stood before it. */
+/* rule: gives the gradients instead, unless they are to be recorded themselves; NULL: none. */
+typedef bool (*tern__call_rule)(void *self, const tern__grad *g, tern__random_state random, tern_tensor **din);
 tern_rc tern__record_call(tern__thread *t, tern_function_body body, void *self, void (*release)(void *self),
+                          tern__call_rule rule, void *rule_self,
                           tern__random_state random, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
                           int n_variables, tern_tensor **out, int n_out);
 

@@ -84,7 +84,7 @@ static bool free_for(const tern__unit *u, const tern__lop *op, const tern__opera
       if (u->turn[r->group] >= u->turn[op->group]) return false;
       continue;
     }
-    if (!r->q) return false;
+    if (!r->q || r > op) return false; /* it would read what the op has stored already */
     for (uint32_t i = 0; i < r->n_in; i++)
       if (r->in[i] == donor && !same_layout(r, &r->q->arg[i], op, out)) return false;
   }
@@ -141,6 +141,29 @@ static void in_place(tern__unit *u, const uint32_t *first_reader, const uint32_t
     }
 }
 
+/* A scatter into memory that ends there, or into a state of a loop, which the caller gave up. */
+static void scatter_in_place(tern__unit *u, const uint32_t *first_reader, const uint32_t *readers) {
+  for (uint32_t i = 0; i < u->n_ops; i++) {
+    const tern__lop *op = &u->op[i];
+    if (!op->q || op->q->op->prim != TERN_OP_SCATTER || op->q->arg[0].kind != TERN_V_IN) continue;
+    if (u->group[op->group].n_ops > 1) continue;
+    const uint32_t donor = op->in[0], b = op->out[0];
+    tern__lbuffer *to = &u->buffer[b], *from = &u->buffer[donor];
+    const tern__operand *x = &op->q->arg[0], *out = &op->q->arg[op->q->n_in];
+    const bool state = from->place == TERN__PLACE_INPUT && from->index < u->opts->n_states &&
+                       (to->place == TERN__PLACE_ARENA || to->place == TERN__PLACE_RESULT);
+    const bool arena = from->place == TERN__PLACE_ARENA && to->place == TERN__PLACE_ARENA;
+    if ((!state && !arena) || to->same != TERN__NO || to->written_part || from->wanted || from->taken ||
+        from->same != TERN__NO || from->written_part || from->bytes != to->bytes || from->device != to->device ||
+        donor == op->in[1] || donor == op->in[2] || x->offset != out->offset || x->dtype != out->dtype ||
+        x->rank != out->rank || memcmp(x->stride, out->stride, x->rank * sizeof *x->stride) ||
+        !free_for(u, op, out, donor, first_reader, readers))
+      continue;
+    to->same = donor;
+    from->taken = true;
+  }
+}
+
 tern_rc tern__unit_order(tern__unit *u) {
   tern_rc rc = order(u);
   if (rc) return rc;
@@ -162,6 +185,7 @@ tern_rc tern__unit_order(tern__unit *u) {
     for (uint32_t k = 0; k < u->op[i].n_in; k++)
       if (u->op[i].in[k] != TERN__NO) readers[first_reader[u->op[i].in[k] + 1]++] = i;
   if (!u->opts->no_fuse) in_place(u, first_reader, readers);
+  if (!u->opts->no_fuse || u->opts->n_states) scatter_in_place(u, first_reader, readers);
   return TERN_OK;
 }
 

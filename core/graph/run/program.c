@@ -124,9 +124,8 @@ static tern_rc run_move(const tern__program *p, tern__frame *f, const tern__pste
   return tern__copy_bytes(to, 0, from, 0, to->bytes);
 }
 
-/* A header over a buffer of the frame, for the duration of the step. */
-static tern_tensor *header_of(const tern__program *p, const tern__frame *f, const tern__pstep *s, uint32_t k,
-                              uint32_t value) {
+tern_tensor *tern__program_header(const tern__program *p, const tern__frame *f, const tern__pstep *s, uint32_t k,
+                                  uint32_t value) {
   const tern__ir_value *v = &p->graph->value[value];
   tern_tensor *t = tern__header(tern__tls);
   if (!t) return NULL;
@@ -146,7 +145,7 @@ static tern_tensor *header_of(const tern__program *p, const tern__frame *f, cons
 
 static tern_rc run_print(const tern__program *p, const tern__frame *f, const tern__pstep *s) {
   const tern__ir_node *n = &p->graph->node[s->node];
-  tern_tensor *t = header_of(p, f, s, 0, n->in[0]);
+  tern_tensor *t = tern__program_header(p, f, s, 0, n->in[0]);
   if (!t) return TERN_E_OOM;
   if (n->attr[0].u)
     tern_print_values(t);
@@ -156,98 +155,13 @@ static tern_rc run_print(const tern__program *p, const tern__frame *f, const ter
   return TERN_OK;
 }
 
-enum { MAX_CONTROL = 64 };
-
-/* What a body gave goes to where the graph wants it. */
-static tern_rc place_results(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t n_in, uint32_t n,
-                             tern_tensor *const *from) {
-  tern_rc rc = TERN_OK;
-  for (uint32_t o = 0; o < n && !rc; o++) {
-    tern__storage *to = of_arg(p, f, s, n_in + o);
-    tern_tensor *x = from[o], *dense = x->flags & TERN__CONTIG ? x : tern_contiguous(x);
-    rc = dense ? tern__copy_bytes(to, 0, dense->storage, (uint64_t)dense->offset * tern__dtype_size[dense->dtype],
-                                  to->bytes)
-               : tern__recorded();
-  }
-  return rc;
-}
-
-static tern_rc truth_of(tern_tensor *t, bool *truth) {
-  uint8_t byte = 0;
-  const tern_rc rc = tern_to_host(t, &byte, 1);
-  *truth = byte != 0;
-  return rc;
-}
-
-static tern_rc run_cond(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in) {
-  const tern__ir_node *n = &p->graph->node[s->node];
-  tern_tensor *out[MAX_CONTROL] = {0};
-  bool truth;
-  tern_rc rc = truth_of(in[0], &truth);
-  if (!rc) rc = tern__program_run(s->body[truth ? 0 : 1], in + 1, out);
-  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, out);
-  for (uint32_t o = 0; o < n->n_out; o++)
-    if (out[o]) tern__unref(out[o]);
-  return rc;
-}
-
-static tern_rc run_while(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in) {
-  const tern__ir_node *n = &p->graph->node[s->node];
-  const int64_t limit = n->attr[0].i;
-  tern_tensor *state[MAX_CONTROL] = {0}, *out[MAX_CONTROL] = {0}, *go = NULL, *begin[MAX_CONTROL];
-  tern_rc rc = TERN_OK;
-  memcpy(begin, in, n->n_in * sizeof *begin);
-  for (int64_t trip = 0; !rc; trip++) {
-    bool truth = false;
-    rc = tern__program_run(s->body[0], in, &go);
-    if (!rc) rc = truth_of(go, &truth);
-    if (go) tern__unref(go);
-    go = NULL;
-    if (rc || !truth) break;
-    if (limit > 0 && trip >= limit) {
-      rc = tern__fail(TERN_E_ARG, "while: the loop in \"%s\" would run more often than its limit of %lld", p->name,
-                      (long long)limit);
-      break;
-    }
-    rc = tern__program_run(s->body[1], in, out);
-    for (uint32_t o = 0; o < n->n_out && !rc; o++) {
-      if (state[o]) tern__unref(state[o]);
-      state[o] = in[o] = out[o];
-      out[o] = NULL;
-    }
-  }
-  for (uint32_t o = 0; o < n->n_out; o++)
-    if (out[o]) tern__unref(out[o]);
-  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, in);
-  for (uint32_t o = 0; o < n->n_out; o++)
-    if (state[o]) tern__unref(state[o]);
-  memcpy(in, begin, n->n_in * sizeof *begin);
-  return rc;
-}
-
-static tern_rc run_control(const tern__program *p, tern__frame *f, const tern__pstep *s) {
-  const tern__ir_node *n = &p->graph->node[s->node];
-  tern_tensor *in[MAX_CONTROL] = {0};
-  tern_rc rc = TERN_OK;
-  if (n->n_in > MAX_CONTROL || n->n_out > MAX_CONTROL)
-    return tern__fail(TERN_E_UNSUPPORTED, "graph: control flow with more than %d values", MAX_CONTROL);
-  tern_scope_mark mark = tern_scope_begin();
-  for (uint32_t i = 0; i < n->n_in && !rc; i++)
-    if (!(in[i] = header_of(p, f, s, i, n->in[i]))) rc = TERN_E_OOM;
-  if (!rc) rc = s->kind == TERN__L_COND ? run_cond(p, f, s, in) : run_while(p, f, s, in);
-  for (uint32_t i = 0; i < n->n_in; i++)
-    if (in[i]) tern__unref(in[i]);
-  tern_scope_end(&mark);
-  return rc;
-}
-
 static tern_rc run_step(const tern__program *p, tern__frame *f, tern__thread *t, uint32_t i) {
   const tern__pstep *s = &p->step[i];
   switch (s->kind) {
   case TERN__L_MOVE: return run_move(p, f, s);
   case TERN__L_PRINT: return run_print(p, f, s);
   case TERN__L_COND:
-  case TERN__L_WHILE: return run_control(p, f, s);
+  case TERN__L_WHILE: return tern__run_control(p, f, s);
   default: break;
   }
   if (s->slow) return run_slow(p, f, s);
@@ -302,54 +216,117 @@ static tern__storage *storage_of(const tern__program *p, const tern__frame *f, u
   return t ? t->storage : f->fresh[p->buffer[buffer].root];
 }
 
-static tern_rc make_results(const tern__program *p, const tern__frame *f, tern__thread *t, tern_tensor *const *in,
-                            tern_tensor **out) {
+static inline tern_tensor *result_header(tern__thread *t, const tern__presult *r) {
+  tern_tensor *x = tern__header(t);
+  if (TERN__UNLIKELY(!x)) return NULL;
+  x->dtype = r->form.dtype;
+  x->rank = r->form.rank;
+  x->flags = r->form.flags & TERN__CONTIG;
+  x->slot = UINT32_MAX;
+  x->device = r->form.device;
+  x->numel = r->form.numel;
+  x->offset = r->form.offset;
+  x->grad_id = 0;
+  if (TERN__LIKELY(r->form.rank <= 2)) { /* a loop would become two calls of memcpy */
+    memcpy(x->shape, r->form.shape, 2 * sizeof *x->shape);
+    memcpy(x->stride, r->form.stride, 2 * sizeof *x->stride);
+  } else {
+    memcpy(x->shape, r->form.shape, sizeof x->shape);
+    memcpy(x->stride, r->form.stride, sizeof x->stride);
+  }
+  return x;
+}
+
+/* *made: how many of out[] there are now, all unless it failed. */
+static inline tern_rc make_results(const tern__program *p, const tern__frame *f, tern__thread *t,
+                                   tern_tensor *const *in, tern_tensor **out, uint32_t *made) {
   for (uint32_t i = 0; i < p->n_results; i++) {
     const tern__presult *r = &p->result[i];
     out[i] = TERN_NONE;
     if (r->buffer == TERN__NO) continue;
-    tern_tensor *x = tern__header(t);
-    if (!x) return TERN_E_OOM;
-    int64_t first;
-    x->dtype = r->form.dtype;
-    x->rank = r->form.rank;
-    x->flags = r->form.flags & TERN__CONTIG;
-    x->slot = UINT32_MAX;
-    x->device = r->form.device;
-    x->numel = r->form.numel;
-    x->grad_id = 0;
-    for (int d = 0; d < r->form.rank; d++) {
-      x->shape[d] = r->form.shape[d];
-      x->stride[d] = r->form.stride[d];
+    tern_tensor *x = result_header(t, r);
+    if (TERN__UNLIKELY(!x)) {
+      *made = i;
+      return TERN_E_OOM;
     }
-    x->storage = storage_of(p, f, r->buffer, in, &first);
-    x->offset = first + r->form.offset;
-    tern__storage_ref(x->storage);
+    int64_t first;
+    if (TERN__LIKELY(r->owner)) { /* the only one that has it */
+      x->storage = f->fresh[r->buffer];
+      f->fresh[r->buffer] = NULL;
+    } else {
+      x->storage = storage_of(p, f, r->buffer, in, &first);
+      x->offset = first + r->form.offset;
+      tern__storage_ref(x->storage);
+    }
     out[i] = x;
   }
+  *made = p->n_results;
   return TERN_OK;
+}
+
+/* The whole program is one launch. */
+static inline tern_rc run_direct(const tern__program *p, tern__thread *t, tern_tensor *const *in, tern_tensor **out) {
+  tern__device *d = p->device;
+  const tern__pstep *s = &p->step[0];
+  tern_arg arg[TERN__MAX_DIRECT];
+  tern_tensor *x = result_header(t, &p->result[0]);
+  if (TERN__UNLIKELY(!x)) return TERN_E_OOM;
+  x->storage = tern__storage_new(t, d, p->buffer[p->result[0].buffer].bytes);
+  if (TERN__UNLIKELY(!x->storage)) {
+    tern__free_tensor(x);
+    return tern__recorded();
+  }
+  for (uint32_t a = 0; a < p->n_direct; a++) {
+    const tern__pdirect *from = &p->direct[a];
+    if (from->place == TERN__PLACE_INPUT) {
+      const tern_tensor *operand = in[from->index];
+      arg[a].mem = operand->storage->mem;
+      arg[a].offset = operand->storage->mem_offset + (uint64_t)operand->offset * from->item + from->offset;
+    } else if (from->place == TERN__PLACE_RESULT) {
+      arg[a].mem = x->storage->mem;
+      arg[a].offset = x->storage->mem_offset + from->offset;
+    } else {
+      arg[a] = (tern_arg){from->mem, from->offset};
+    }
+  }
+  const tern_launch l = {.args = arg, .words = p->words, .n_args = p->n_direct, .n_words = s->n_words};
+  tern__queue_lock(d);
+  const tern_rc rc = s->launch(d->dev, d->queue, s->code, &l);
+  tern__queue_unlock(d);
+  tern__count_launch(t, d);
+  if (TERN__LIKELY(!rc)) {
+    out[0] = x;
+    return TERN_OK;
+  }
+  tern__unref(x);
+  out[0] = NULL;
+  return launch_failed(p, s, rc);
 }
 
 tern_rc tern__program_run(tern__program *p, tern_tensor *const *in, tern_tensor **out) {
   tern__thread *t = tern__thread_get();
   if (!t) return TERN_E_OOM;
+  if (p->n_direct && TERN__LIKELY(!tern__tracing() && !atomic_load_explicit(&p->device->lost, memory_order_relaxed)))
+    return run_direct(p, t, in, out);
   tern__frame *f = tern__frame_take(p, t);
   if (!f) return tern__recorded();
-  for (uint32_t i = 0; i < p->n_results; i++) out[i] = NULL;
+  uint32_t made = 0;
   tern_rc rc = bind(p, f, t, in);
   if (!rc && p->n_sources) rc = draw(p, f);
   if (!rc) rc = run_steps(p, f, t);
-  if (!rc) rc = make_results(p, f, t, in, out); /* before variables change: a result may be an old value */
+  if (!rc) rc = make_results(p, f, t, in, out, &made); /* before variables change: a result may be an old value */
   if (!rc) swap_variables(p, f);
   for (uint32_t k = 0; k < p->n_external; k++) {
     tern__storage *fresh = f->fresh[p->external[k]];
-    if (fresh) tern__storage_unref(fresh);
+    if (!fresh) continue;
     f->fresh[p->external[k]] = NULL;
+    tern__storage_unref(fresh);
   }
-  for (uint32_t i = 0; i < p->n_results && rc; i++) {
-    if (out[i] && out[i] != TERN_NONE) tern__unref(out[i]);
-    out[i] = NULL;
-  }
+  if (TERN__UNLIKELY(rc))
+    for (uint32_t i = 0; i < p->n_results; i++) {
+      if (i < made && out[i] != TERN_NONE) tern__unref(out[i]);
+      out[i] = NULL;
+    }
   tern__frame_give(p, f);
   return rc;
 }

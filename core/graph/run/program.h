@@ -38,6 +38,7 @@ typedef struct tern__ppatch {
 
 typedef struct tern__presult { /* of the graph */
   uint32_t buffer;             /* TERN__NO: NONE */
+  bool owner;                  /* nothing else has the buffer's memory */
   tern_tensor form;            /* dtype, shape, strides, offset */
 } tern__presult;
 
@@ -62,6 +63,16 @@ typedef struct tern__frame {
   tern__storage **fresh; /* results and next values, while a run is under way */
 } tern__frame;
 
+/* An argument of a program that is one launch, without a frame. */
+typedef struct tern__pdirect {
+  uint8_t place; /* INPUT, CONST or RESULT */
+  uint8_t item;
+  uint32_t index; /* operand */
+  uint64_t offset;
+  tern_mem *mem; /* CONST */
+} tern__pdirect;
+enum { TERN__MAX_DIRECT = 8 };
+
 struct tern__program {
   char *name;
   tern__pstep *step;
@@ -83,6 +94,8 @@ struct tern__program {
   _Atomic(tern__frame *) frame; /* one that is free */
   pthread_mutex_t lock;
   tern__frame *frames; /* more of them */
+  uint32_t n_direct;   /* not 0: one launch with one result and nothing else */
+  tern__pdirect direct[TERN__MAX_DIRECT];
   tern__program_stats stats;
   char *why;
   tern__graph *graph; /* what was compiled: keeps sources and constants */
@@ -90,7 +103,31 @@ struct tern__program {
 
 /* record.c: from a unit that is complete. Takes over its graph and notes. */
 tern__program *tern__program_record(tern__unit *u);
+/* program.c: a header over argument k of a step, for the duration of the step; one reference. NULL: out of memory. */
+tern_tensor *tern__program_header(const tern__program *p, const tern__frame *f, const tern__pstep *s, uint32_t k,
+                                  uint32_t value);
+/* control.c: a COND or WHILE step. */
+tern_rc tern__run_control(const tern__program *p, tern__frame *f, const tern__pstep *s);
 /* A frame, fresh or used before. NULL with the error set. */
-tern__frame *tern__frame_take(tern__program *p, tern__thread *t);
-void tern__frame_give(tern__program *p, tern__frame *f);
+tern__frame *tern__frame_slow(tern__program *p, tern__thread *t);
+void tern__frame_keep(tern__program *p, tern__frame *f);
+static inline tern__frame *tern__frame_take(tern__program *p, tern__thread *t) {
+  tern__frame *f;
+  if (TERN__SINGLE_THREADED) {
+    f = atomic_load_explicit(&p->frame, memory_order_relaxed);
+    atomic_store_explicit(&p->frame, NULL, memory_order_relaxed);
+  } else {
+    f = atomic_exchange_explicit(&p->frame, NULL, memory_order_acquire);
+  }
+  return TERN__LIKELY(f != NULL) ? f : tern__frame_slow(p, t);
+}
+static inline void tern__frame_give(tern__program *p, tern__frame *f) {
+  if (TERN__SINGLE_THREADED && TERN__LIKELY(!atomic_load_explicit(&p->frame, memory_order_relaxed))) {
+    atomic_store_explicit(&p->frame, f, memory_order_relaxed);
+    return;
+  }
+  tern__frame *none = NULL;
+  if (!atomic_compare_exchange_strong_explicit(&p->frame, &none, f, memory_order_release, memory_order_relaxed))
+    tern__frame_keep(p, f);
+}
 #endif

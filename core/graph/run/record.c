@@ -95,7 +95,9 @@ static tern_rc take_bodies(tern__pstep *s, tern__unit *u, uint32_t node) {
   for (int b = 0; b < 2; b++) {
     if (!u->g->node[node].body[b]) continue;
     tern__graph *copy = tern__graph_clone(u->g->node[node].body[b], NULL, NULL);
-    s->body[b] = copy ? tern__compile(copy, u->opts) : NULL;
+    tern__compile_opts opts = *u->opts;
+    opts.n_states = b == 1 && u->g->node[node].kind == TERN__IR_WHILE ? u->g->node[node].n_out : 0;
+    s->body[b] = copy ? tern__compile(copy, &opts) : NULL;
     if (!s->body[b]) return tern__recorded();
   }
   return TERN_OK;
@@ -153,6 +155,25 @@ static tern_rc take_steps(tern__program *p, tern__unit *u, const uint32_t *numbe
   return TERN_OK;
 }
 
+/* Whether all of the program is one launch from operands and constants to one fresh result. */
+static void find_direct(tern__program *p) {
+  if (p->n_steps != 1 || !p->plain || p->n_sources || p->n_variables || p->n_results != 1 || !p->result[0].owner ||
+      p->n_args > TERN__MAX_DIRECT || p->step[0].workspace)
+    return;
+  for (uint32_t a = 0; a < p->n_args; a++) {
+    const tern__pbuffer *b = &p->buffer[p->args[a].buffer];
+    const tern_tensor *t = b->tensor;
+    tern__pdirect *d = &p->direct[a];
+    if (b->place != TERN__PLACE_INPUT && b->place != TERN__PLACE_RESULT && b->place != TERN__PLACE_CONST) return;
+    *d = (tern__pdirect){
+        .place = b->place, .item = tern__dtype_size[b->dtype], .index = b->index, .offset = p->args[a].offset};
+    if (b->place != TERN__PLACE_CONST) continue;
+    d->mem = t->storage->mem;
+    d->offset += t->storage->mem_offset + (uint64_t)t->offset * d->item;
+  }
+  p->n_direct = p->n_args;
+}
+
 tern__program *tern__program_record(tern__unit *u) {
   tern__program *p = tern__calloc(1, sizeof *p);
   uint32_t *number = p ? tern__unit_alloc(u, u->g->n_nodes + 1, sizeof *number) : NULL;
@@ -177,7 +198,12 @@ tern__program *tern__program_record(tern__unit *u) {
     const uint32_t v = u->g->output[i];
     p->result[i].buffer = v == TERN__IR_NONE ? TERN__NO : u->buffer_of[v];
     if (v != TERN__IR_NONE) p->result[i].form = u->fake[v];
+    const uint32_t b = p->result[i].buffer;
+    p->result[i].owner = b != TERN__NO && p->buffer[b].root == b && p->buffer[b].place == TERN__PLACE_RESULT;
+    for (uint32_t k = 0; k < i && p->result[i].owner; k++)
+      if (p->result[k].buffer == b) p->result[k].owner = p->result[i].owner = false;
   }
+  find_direct(p);
   memcpy(p->arena, u->arena, p->n_arenas * sizeof *p->arena);
   const tern__program_stats counted = p->stats;
   p->stats = u->stats;
@@ -280,9 +306,8 @@ static tern__frame *frame_new(tern__program *p, tern__thread *t) {
   return f;
 }
 
-tern__frame *tern__frame_take(tern__program *p, tern__thread *t) {
-  tern__frame *f = atomic_exchange_explicit(&p->frame, NULL, memory_order_acquire);
-  if (TERN__LIKELY(f != NULL)) return f;
+tern__frame *tern__frame_slow(tern__program *p, tern__thread *t) {
+  tern__frame *f;
   pthread_mutex_lock(&p->lock);
   f = p->frames;
   if (f) p->frames = f->next;
@@ -293,11 +318,7 @@ tern__frame *tern__frame_take(tern__program *p, tern__thread *t) {
   return f;
 }
 
-void tern__frame_give(tern__program *p, tern__frame *f) {
-  tern__frame *none = NULL;
-  if (TERN__LIKELY(
-          atomic_compare_exchange_strong_explicit(&p->frame, &none, f, memory_order_release, memory_order_relaxed)))
-    return;
+void tern__frame_keep(tern__program *p, tern__frame *f) {
   pthread_mutex_lock(&p->lock);
   f->next = p->frames;
   p->frames = f;
