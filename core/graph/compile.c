@@ -5,11 +5,13 @@
 #include "base/options.h"
 #include "device/trace.h"
 #include "graph/passes/low.h"
+#include "graph/passes/place_graph.h"
 #include "graph/passes/simplify.h"
 #include "graph/run/program.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* One line a step, for tern_explain. */
 static void explain(tern__unit *u) {
@@ -87,6 +89,14 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
     if (!rc) rc = verified(g, "simplify");
     if (!rc) dump(g, number, 2, "simplified");
   }
+  char *placement = NULL;
+  if (!rc && !strcmp(tern__opt()->placement, "auto")) {
+    rc = tern__graph_place(g, u.opts, &placement);
+    if (!rc) rc = verified(g, "place");
+    if (!rc) dump(g, number, 3, "placed");
+    if (!rc && placement) tern__unit_note_text(&u, placement);
+  }
+  free(placement);
   u.stats.nodes = g->n_nodes;
   if (!rc) rc = tern__unit_lower(&u);
   if (!rc) rc = tern__unit_fuse(&u);

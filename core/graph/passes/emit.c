@@ -85,7 +85,8 @@ static argument argument_of(emitter *e, const tern__lop *op, int k, uint32_t com
   for (int d = 0; d < o->rank; d++) {
     if (o->dim[d] == TERN__ONE) continue;
     const uint8_t p = op->position[o->dim[d]];
-    if (p == NONE || (o->kind == TERN_V_IN && o->stride[d] == 0)) continue; /* size 1, or a broadcast */
+    const bool summed = p != NONE && g->reduced >> p & 1; /* a reduction counts what is broadcast too */
+    if (p == NONE || (o->kind == TERN_V_IN && o->stride[d] == 0 && !summed)) continue; /* size 1, or a broadcast */
     a.at[p] = p;
     a.stride[p] = o->stride[d];
   }

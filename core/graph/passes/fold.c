@@ -136,6 +136,7 @@ static bool fold(folder *f, tern__thread *t, tern__ir_node *n) {
   const bool clean = t->error_state != TERN__ERROR_UNREAD;
   tern_scope_mark mark = tern_scope_begin();
   tern_tensor *made = run(f, n);
+  if (made && !(made->flags & (TERN__WEAK | TERN__CONTIG))) made = tern_contiguous(made); /* constants are row-major */
   if (made && made->storage && made->storage->bytes > 2 * f->most && !(made->flags & TERN__WEAK))
     made = tern_clone(made); /* a view must not keep much larger memory alive */
   const bool ok = made && fits(&f->g->value[n->first_out], made);

@@ -276,12 +276,20 @@ static bool place_reduced(tern__unit *u, tern__lgroup *g, const tern__lop *p, ui
   return true;
 }
 
+/* A fill reads nothing: its value in a region is one constant, which a reduction would take for one element. */
+static bool reads_nothing(const tern__lop *op) {
+  for (int i = 0; i < op->q->n_in; i++)
+    if (op->q->arg[i].kind == TERN_V_IN) return false;
+  return op->q->op->prim == TERN_OP_COPY;
+}
+
 /* Producer x joins the nest. */
 static bool join_back(fuser *f, uint32_t group, uint32_t x) {
   tern__unit *u = f->u;
   tern__lgroup *g = &u->group[group];
   tern__lop *p = &u->op[x];
-  if (p->group != TERN__NO || p->device != g->device || !nestable(p) || writes_part(u, p) || !room(u, g, p))
+  if (p->group != TERN__NO || p->device != g->device || p->pin != u->op[g->op[0]].pin || !nestable(p) ||
+      writes_part(u, p) || reads_nothing(p) || !room(u, g, p))
     return false;
   uint8_t position[TERN__MAX_SIZES];
   if (!positions_of(u, g, p, position)) return false;
@@ -313,8 +321,8 @@ static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
   tern__unit *u = f->u;
   tern__lgroup *g = &u->group[group];
   tern__lop *c = &u->op[x];
-  if (c->group != TERN__NO || c->device != g->device || c->kind != TERN__L_MAP || c->fixed || writes_part(u, c) ||
-      c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c))
+  if (c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin || c->kind != TERN__L_MAP ||
+      c->fixed || writes_part(u, c) || c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c))
     return false;
   for (int d = 0; d < g->rank; d++)
     if (c->q->size[d] != g->size[d]) return false;
@@ -364,7 +372,8 @@ static void grow_nest(fuser *f, uint32_t group) {
 /* ---- siblings ---- */
 
 static bool same_update(const tern__unit *u, const tern__lgroup *a, const tern__lgroup *b) {
-  if (a->n_ops != 1 || b->n_ops != 1 || a->device != b->device) return false;
+  if (a->n_ops != 1 || b->n_ops != 1 || a->device != b->device || u->op[a->op[0]].pin != u->op[b->op[0]].pin)
+    return false;
   const tern__request *p = u->op[a->op[0]].q, *q = u->op[b->op[0]].q;
   return p && q && p->op == q->op && p->dtype == q->dtype && p->n_in == q->n_in && p->n_attrs == q->n_attrs &&
          !memcmp(p->attr, q->attr, p->n_attrs * sizeof *p->attr);

@@ -62,6 +62,7 @@ typedef struct tern__lop {
   uint32_t *in, *out;    /* buffers read and made */
   uint32_t n_deps, *dep; /* ops that must come before */
   struct tern__device *device;
+  struct tern__device *pin;          /* where it has to run; NULL: anywhere. While placing only */
   tern__request *q;                  /* operands' storages are &unit->ghost[buffer]; NULL: no compute */
   uint8_t position[TERN__MAX_SIZES]; /* in its group's component */
 } tern__lop;
@@ -145,6 +146,7 @@ typedef struct tern__unit {
 /* Zeroed memory that ends with the unit. NULL with the error set. */
 void *tern__unit_alloc(tern__unit *u, size_t count, size_t size);
 void tern__unit_free(tern__unit *u);
+void tern__unit_note_text(tern__unit *u, const char *text);
 void tern__unit_note(tern__unit *u, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 tern_rc tern__unit_lower(tern__unit *u);

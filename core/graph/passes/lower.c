@@ -54,14 +54,8 @@ void tern__unit_free(tern__unit *u) {
   memset(u, 0, sizeof *u);
 }
 
-void tern__unit_note(tern__unit *u, const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  char line[1024];
-  const int n = vsnprintf(line, sizeof line, format, list);
-  va_end(list);
-  if (n <= 0) return;
-  const size_t length = (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
+void tern__unit_note_text(tern__unit *u, const char *text) {
+  const size_t length = strlen(text);
   if (u->why_size + length + 1 > u->why_capacity) {
     const size_t capacity = 2 * (u->why_capacity + length + 512);
     char *more = tern__realloc(u->why, capacity);
@@ -69,8 +63,17 @@ void tern__unit_note(tern__unit *u, const char *format, ...) {
     u->why = more;
     u->why_capacity = capacity;
   }
-  memcpy(u->why + u->why_size, line, length + 1);
+  memcpy(u->why + u->why_size, text, length + 1);
   u->why_size += length;
+}
+
+void tern__unit_note(tern__unit *u, const char *format, ...) {
+  va_list list;
+  va_start(list, format);
+  char line[1024];
+  vsnprintf(line, sizeof line, format, list);
+  va_end(list);
+  tern__unit_note_text(u, line);
 }
 
 /* ---- buffers ---- */
@@ -310,10 +313,21 @@ static void results(tern__unit *u, const tern__ir_node *n, const uint32_t *uses,
   }
 }
 
+/* Dense, and all of its buffer. */
+static bool is_whole(const tern__unit *u, uint32_t value) {
+  const tern_tensor *t = &u->fake[value];
+  return t->flags & TERN__CONTIG && t->offset == 0 && t->numel == u->buffer[u->buffer_of[value]].numel;
+}
+
 static tern_rc lower_op(tern__unit *u, uint32_t node, const uint32_t *uses) {
   const tern__ir_node *n = &u->g->node[node];
   const bool is_write = n->op == &tern__op_write, is_move = n->op == &tern__op_to;
+  uint32_t moved = TERN__NO; /* of a move: the dense copy of a strided operand */
   tern_rc rc;
+  if (is_move && !is_whole(u, n->in[0]) && u->fake[n->in[0]].numel) {
+    moved = copy_to_dense(u, node, n->in[0]);
+    if (moved == TERN__NO) return tern__recorded();
+  }
   if (is_write && !shares_whole(u, uses, n->in[0])) { /* a copy of the whole first */
     const uint32_t copy = u->fake[n->in[0]].numel ? copy_to_dense(u, node, n->in[0]) : TERN__NO;
     if (copy != TERN__NO) {
@@ -361,9 +375,10 @@ static tern_rc lower_op(tern__unit *u, uint32_t node, const uint32_t *uses) {
   if (!op) return TERN_E_OOM;
   op->q = q;
   const uint32_t n_q_in = q ? q->n_in : 1, this = u->n_ops - 1;
-  if (!set_lists(u, op, n_q_in, n->n_out, n->n_in + 1)) return TERN_E_OOM;
+  if (!set_lists(u, op, n_q_in, n->n_out, n->n_in + 2)) return TERN_E_OOM;
   for (uint32_t i = 0; i < n_q_in; i++) {
-    op->in[i] = !q                            ? u->buffer_of[n->in[0]]
+    op->in[i] = !q && moved != TERN__NO       ? u->op[moved].out[0]
+                : !q                          ? u->buffer_of[n->in[0]]
                 : q->arg[i].kind == TERN_V_IN ? (uint32_t)(q->arg[i].storage - u->ghost)
                                               : TERN__NO;
     if (op->in[i] != TERN__NO) u->buffer[op->in[i]].n_readers++;
@@ -371,6 +386,7 @@ static tern_rc lower_op(tern__unit *u, uint32_t node, const uint32_t *uses) {
   for (uint32_t i = 0; i < n->n_in; i++)
     if (n->in[i] != TERN__IR_NONE && !u->g->value[n->in[i]].weak) add_dep(u, op, n->in[i]);
   if (is_write && u->maker[n->first_out] != TERN__NO) op->dep[op->n_deps++] = u->maker[n->first_out];
+  if (moved != TERN__NO) op->dep[op->n_deps++] = moved;
   for (uint32_t o = 0; o < n->n_out; o++) {
     tern__lbuffer *b = &u->buffer[op->out[o] = u->buffer_of[n->first_out + o]];
     u->maker[n->first_out + o] = this;
