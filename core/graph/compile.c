@@ -6,6 +6,7 @@
 #include "device/trace.h"
 #include "graph/passes/low.h"
 #include "graph/passes/place_graph.h"
+#include "graph/passes/remat.h"
 #include "graph/passes/simplify.h"
 #include "graph/run/program.h"
 #include <stdatomic.h>
@@ -97,6 +98,14 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
     if (!rc && placement) tern__unit_note_text(&u, placement);
   }
   free(placement);
+  if (!rc && u.opts->memory_budget) {
+    char *budget = NULL;
+    rc = tern__graph_remat(g, u.opts, u.opts->memory_budget, &budget);
+    if (!rc) rc = verified(g, "remat");
+    if (!rc) dump(g, number, 4, "budget");
+    if (!rc && budget) tern__unit_note_text(&u, budget);
+    free(budget);
+  }
   u.stats.nodes = g->n_nodes;
   if (!rc) rc = tern__unit_lower(&u);
   if (!rc) rc = tern__unit_fuse(&u);

@@ -69,8 +69,10 @@ tern_rc tern__callee_run(const tern__callee *c, tern_tensor *const *in, int n_in
   tern_tensor *result[TERN__CONTROL_MOST] = {0}, *held[TERN__CONTROL_MOST] = {0};
   tern_scope_mark mark = tern_scope_begin();
   tern_rc rc = c->body(c->self, in, n_in, result, n_out);
-  if (rc)
-    tern__fail(rc, "%s: the %s returned %s", c->what, c->part, tern_rc_name(rc)); /* unless it said more itself */
+  if (rc && tern__tls->error_state == TERN__ERROR_NONE)
+    tern__fail(rc, "%s: the %s returned %s", c->what, c->part, tern_rc_name(rc));
+  else if (rc)
+    tern__tls->error_state = TERN__ERROR_UNREAD; /* the body may have read what it passes on */
   else
     rc = take_results(c, result, n_out, like, held);
   if (rc) tern__control_drop(held, n_out);

@@ -41,6 +41,11 @@ typedef struct tern__body {
   tern__graph *g;                                   /* closed: inputs are the declared ones, then outer[] */
   tern_tensor **outer;                              /* values from outside that it reads: one reference each */
   uint32_t n_outer;
+  struct tern__body_assigned {        /* variables that it assigns */
+    tern_tensor *variable, *before;   /* before: the value outside; one reference to each */
+    uint32_t value;                   /* of g: the new value */
+  } * assigned;
+  uint32_t n_assigned;
 } tern__body;
 
 /* Ops of the thread go into a graph of their own from now on; tapes do not see them. */
@@ -59,11 +64,29 @@ tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, 
 void tern__body_form(const tern__body *b, int o, tern_tensor *form);
 /* Makes both read the same outer values in the same order. */
 tern_rc tern__body_unite(tern__body *a, tern__body *b);
+/* The value of the body that stands for an outer one; made an input where it is none. TERN__IR_NONE with the error set. */
+uint32_t tern__body_value_of(tern__body *b, tern_tensor *outer);
+/* Inputs declared are [0, n_inputs), then come outer[]: numbers them so. values: those of outer[]. */
+void tern__body_number(tern__body *b, const uint32_t *values);
 /* A node over two bodies that are united, which it takes over; predicate: NULL for a loop. out[]: borrowed. */
 tern_rc tern__control_node(tern__thread *t, tern_tensor *predicate, tern_tensor *const *in, int n_in, tern__body *a,
                            tern__body *b, int64_t max_trips, tern_tensor **out, int n_out);
 /* The nodes of g, prints left out, in the thread's graph, with in[] for its inputs. out[]: borrowed. */
 tern_rc tern__graph_splice(tern__thread *t, const tern__graph *g, tern_tensor *const *in, tern_tensor **out);
+
+/* ---- control_assign.c: variables that bodies assign become further results, and states of loops ---- */
+
+typedef struct tern__assigned {
+  tern_tensor *variable[TERN__CONTROL_MOST], *before[TERN__CONTROL_MOST]; /* references */
+  int n;
+} tern__assigned;
+/* Before the bodies are united. predicate of a loop: a. The bodies have n more results each, and in loops n more
+   declared inputs, which are before[]. */
+tern_rc tern__assigned_begin(tern__assigned *v, tern__body *a, tern__body *b, bool loop);
+/* out[]: the n further results of the node. Then v is empty. */
+tern_rc tern__assigned_end(tern__thread *t, tern__assigned *v, tern_tensor *const *out, tern_rc rc);
+/* That a tape records such a call is refused. */
+tern_rc tern__assigned_refuse(const tern__assigned *v, const char *what);
 
 /* ---- what a traced call reads: its operands, then what its bodies read from outside ---- */
 

@@ -130,14 +130,20 @@ tern_rc tern__cond_traced(tern__thread *t, tern_tensor *predicate, const tern__c
   if (!given[0]) return tern__recorded();
   for (int i = 0; i < n_in; i++) given[1 + i] = in[i];
   tern__body then = {0}, otherwise = {0};
+  tern__assigned assigned = {.n = 0};
+  tern_tensor *all[2 * TERN__CONTROL_MOST];
   tern__reads reads = {0};
   tern_rc rc = tern__body_trace(t, &then, &bodies[0], in, n_in, n_out, NULL);
   if (!rc) rc = tern__body_trace(t, &otherwise, &bodies[1], in, n_in, n_out, NULL);
   if (!rc) rc = branches_agree(&then, &otherwise, n_out);
+  if (!rc) rc = tern__assigned_begin(&assigned, &then, &otherwise, false);
   if (!rc) rc = tern__body_unite(&then, &otherwise);
   if (!rc) rc = tern__reads_begin(t, &reads, given, 1 + n_in, &then, NULL, 0);
-  if (!rc) rc = tern__control_node(t, given[0], in, n_in, &then, &otherwise, 0, out, n_out);
+  if (!rc && reads.order) rc = tern__assigned_refuse(&assigned, "cond");
+  if (!rc) rc = tern__control_node(t, given[0], in, n_in, &then, &otherwise, 0, all, n_out + assigned.n);
+  for (int o = 0; o < n_out && !rc; o++) out[o] = all[o];
   if (!rc && reads.order) rc = record_cond(t, bodies, &reads, n_in, out, n_out);
+  rc = tern__assigned_end(t, &assigned, all + n_out, rc);
   tern__body_free(&then);
   tern__body_free(&otherwise);
   tern__reads_end(&reads);
@@ -294,11 +300,21 @@ tern_rc tern__while_traced(tern__thread *t, const tern__callee bodies[2], tern_t
   loop l = {.bodies = bodies, .reads = &reads, .n = n, .limit = max_trips};
   const tern__callee wrapped[2] = {{"while", bodies[0].part, condition_of, &l}, {"while", bodies[1].part, body_of, &l}};
   tern__body condition = {0}, body = {0};
+  tern__assigned assigned = {.n = 0};
+  tern_tensor *begin[2 * TERN__CONTROL_MOST], *end[2 * TERN__CONTROL_MOST];
   tern_rc rc = tern__body_trace(t, &condition, &wrapped[0], state, n, 1, NULL);
   if (!rc) rc = tern__body_trace(t, &body, &wrapped[1], state, n, n, NULL);
+  if (!rc) rc = tern__assigned_begin(&assigned, &condition, &body, true);
   if (!rc) rc = tern__body_unite(&condition, &body);
   if (!rc) rc = tern__reads_begin(t, &reads, state, n, &body, NULL, 0);
-  if (!rc && !reads.order) rc = tern__control_node(t, NULL, state, n, &condition, &body, max_trips, out, n);
+  if (!rc && reads.order) rc = tern__assigned_refuse(&assigned, "while");
+  if (!rc && !reads.order) {
+    for (int i = 0; i < n; i++) begin[i] = state[i];
+    for (int k = 0; k < assigned.n; k++) begin[n + k] = assigned.before[k];
+    rc = tern__control_node(t, NULL, begin, n + assigned.n, &condition, &body, max_trips, end, n + assigned.n);
+    for (int i = 0; i < n && !rc; i++) out[i] = end[i];
+  }
+  rc = tern__assigned_end(t, &assigned, end + n, rc);
   tern__body_free(&condition);
   tern__body_free(&body);
   if (!rc && reads.order) rc = record_while(t, &l, state, out);

@@ -85,9 +85,13 @@ static tern_rc scan_node(tern__thread *t, tern__body *b, const tern__scan_form *
   count_to limit = {f->length};
   const tern__callee condition = {"scan", "condition", below, &limit};
   tern__body c = {0};
+  tern__assigned assigned = {.n = 0};
   tern_rc rc = tern__body_trace(t, &c, &condition, begin, n, 1, NULL);
+  if (!rc) rc = tern__assigned_begin(&assigned, &c, b, true);
+  for (int k = 0; k < assigned.n; k++) begin[n + k] = assigned.before[k];
   if (!rc) rc = tern__body_unite(&c, b);
-  if (!rc) rc = tern__control_node(t, NULL, begin, n, &c, b, 0, end, n);
+  if (!rc) rc = tern__control_node(t, NULL, begin, n + assigned.n, &c, b, 0, end, n + assigned.n);
+  rc = tern__assigned_end(t, &assigned, end + n, rc);
   tern__body_free(&c);
   for (int k = 1; k < n && !rc; k++) out[k - 1] = end[k];
   return rc;
@@ -257,6 +261,8 @@ tern_rc tern__scan_traced(tern__thread *t, const tern__callee *body, const tern_
   tern__body b = {0};
   if (!rc) rc = trace_trip(t, &b, body, f, carry, names, count, form);
   if (!rc) rc = tern__reads_begin(t, &reads, given, f->n_carry + f->n_xs, &b, names, f->n_xs);
+  if (!rc && reads.order && b.n_assigned)
+    rc = tern__assigned_refuse(&(tern__assigned){.variable = {b.assigned[0].variable}, .n = 1}, "scan");
   if (!rc && !reads.order) rc = scan_node(t, &b, f, count, carry, form, out);
   tern__body_free(&b);
   free(form);

@@ -17,6 +17,7 @@ tern_rc tern__body_open(tern__thread *t, tern__body *b) {
   b->tracer = tern__tracer_new(TERN__TRACE_BODY, t->trace->name);
   if (!b->tracer) return tern__recorded();
   b->tracer->outer = t->trace;
+  b->tracer->quiet = t->trace->quiet;
   b->before = tern__tracer_enter(t, b->tracer, true);
   b->scope = tern_scope_begin();
   return TERN_OK;
@@ -56,8 +57,28 @@ static tern_rc take_captures(tern__body *b) {
   return TERN_OK;
 }
 
+/* What variables are at the end; before captures are taken, since reading may capture. */
+static tern_rc take_assigned(tern__body *b) {
+  tern__tracer *trace = b->tracer;
+  if (!trace->n_bound) return TERN_OK;
+  b->assigned = tern__calloc((size_t)trace->n_bound, sizeof *b->assigned);
+  if (!b->assigned) return no_memory();
+  for (int i = 0; i < trace->n_bound; i++) {
+    struct tern__body_assigned *a = &b->assigned[i];
+    tern_tensor *before = tern__tracer_variable(trace->outer, trace->bound[i].variable);
+    if (!before) return tern__recorded();
+    a->value = tern__tracer_value(trace, trace->bound[i].value);
+    if (a->value == TERN__IR_NONE) return tern__recorded();
+    a->variable = tern__ref(trace->bound[i].variable);
+    a->before = tern__ref(before);
+    b->n_assigned++;
+  }
+  return TERN_OK;
+}
+
 tern_rc tern__body_close(tern__thread *t, tern__body *b, tern_rc rc) {
   if (!b->tracer) return rc; /* never opened */
+  if (!rc) rc = take_assigned(b);
   tern__tracer_leave(t, b->before);
   if (!rc) rc = take_captures(b);
   tern_scope_end(&b->scope);
@@ -72,8 +93,14 @@ void tern__body_free(tern__body *b) {
   b->g = NULL;
   if (b->outer) tern__control_drop(b->outer, (int)b->n_outer);
   free(b->outer);
+  for (uint32_t i = 0; i < b->n_assigned; i++) {
+    tern__unref(b->assigned[i].variable);
+    tern__unref(b->assigned[i].before);
+  }
+  free(b->assigned);
   b->outer = NULL;
-  b->n_outer = 0;
+  b->assigned = NULL;
+  b->n_outer = b->n_assigned = 0;
 }
 
 tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, tern_tensor *const *in, int n_in,
@@ -122,6 +149,16 @@ static uint32_t place_of(const tern__body *b, const tern_tensor *outer) {
   uint32_t k = 0;
   while (k < b->n_outer && b->outer[k] != outer) k++;
   return k;
+}
+
+uint32_t tern__body_value_of(tern__body *b, tern_tensor *outer) {
+  const uint32_t k = place_of(b, outer);
+  return k == b->n_outer && add_outer(b, outer) ? TERN__IR_NONE : b->g->input[b->n_inputs + k];
+}
+
+void tern__body_number(tern__body *b, const uint32_t *values) {
+  for (uint32_t i = 0; i < b->n_inputs; i++) number_input(b->g, i, b->input[i]);
+  for (uint32_t i = 0; i < b->n_outer; i++) number_input(b->g, b->n_inputs + i, values[i]);
 }
 
 tern_rc tern__body_unite(tern__body *a, tern__body *b) {
@@ -238,6 +275,8 @@ tern_rc tern__graph_splice(tern__thread *t, const tern__graph *g, tern_tensor *c
 
 tern_tensor *tern__as_recorded(const tern__tracer *trace, tern_tensor *x) {
   while (trace->kind == TERN__TRACE_BODY && trace->outer) trace = trace->outer;
+  for (int i = 0; i < trace->n_bound; i++)
+    if (trace->bound[i].value == x) return trace->bound[i].variable;
   for (uint32_t i = 0; i < trace->n_current; i++)
     if (trace->current[i] == x) return trace->g->variable[i].variable;
   return x;

@@ -243,13 +243,10 @@ tern_tensor *tern__tracer_variable(tern__tracer *trace, tern_tensor *v) {
     if (trace->bound[i].variable == v) return trace->bound[i].value;
   for (uint32_t i = 0; i < g->n_variables; i++)
     if (g->variable[i].variable == v) return trace->current[i];
+  if (trace->kind == TERN__TRACE_BODY && trace->outer) return tern__tracer_variable(trace->outer, v);
   tern_tensor **current = tern__realloc(trace->current, (g->n_variables + 1) * sizeof *current);
   if (!current) return no_memory(), NULL;
   trace->current = current;
-  if (trace->kind == TERN__TRACE_BODY) { /* bodies take it as a capture; assigning in them is refused */
-    tern__fail(TERN_E_INTERNAL, "graph: a body reads a variable of its own");
-    return NULL;
-  }
   const uint32_t node = tern__graph_add(g, TERN__IR_VARIABLE, NULL, NULL, 0, NULL, 0, 1);
   const uint32_t value = describe(g, node, (tern_dtype)v->dtype, v->rank, v->shape, v->device);
   if (value == TERN__IR_NONE) return NULL;
@@ -285,12 +282,6 @@ uint32_t tern__tracer_value(tern__tracer *trace, tern_tensor *t) {
     return t->imm.u == t->storage->bytes ? (uint32_t)t->storage->mem_offset : (uint32_t)t->imm.u;
   }
   if (t->flags & TERN__VARIABLE) {
-    if (trace->kind == TERN__TRACE_BODY) {
-      tern__tracer *root = trace;
-      while (root->kind == TERN__TRACE_BODY && root->outer) root = root->outer;
-      tern_tensor *outer = tern__tracer_variable(root, t);
-      return outer ? capture(trace, outer) : TERN__IR_NONE;
-    }
     tern_tensor *now = tern__tracer_variable(trace, t);
     return now ? tern__tracer_value(trace, now) : TERN__IR_NONE;
   }
@@ -450,7 +441,13 @@ static bool on_view(tern__thread *t, tern__view_kind kind, tern_tensor *from, co
   memcpy(r.shape, view->shape, view->rank * sizeof *r.shape);
   const uint32_t value = add_node(t->trace, ops[kind], view->device, &from, 1, attr, n_attr, &r, 1);
   view->imm.u = value;
-  return value != TERN__IR_NONE;
+  if (value == TERN__IR_NONE || tern__tracer_of(view) == t->trace) return value != TERN__IR_NONE;
+  tern__storage *here =
+      ghost_new(t->trace, view->device, value); /* a view of a value from outside belongs to the body */
+  if (!here) return false;
+  tern__storage_unref(view->storage);
+  view->storage = here;
+  return true;
 }
 
 static tern_tensor *on_make(tern__thread *t, tern__device *device, tern_dtype dtype, int rank, const int64_t *shape) {
@@ -480,13 +477,8 @@ static uint32_t assigned(tern__tracer *trace, uint32_t variable, uint32_t value)
 
 static tern_rc on_assign(tern__thread *t, tern_tensor *variable, tern_tensor *value) {
   tern__tracer *trace = t->trace;
-  if (trace->kind == TERN__TRACE_BODY)
-    return tern__fail(
-        TERN_E_UNSUPPORTED,
-        "assign: variable \"%s\" is assigned inside of tern_cond, tern_while or tern_scan while \"%s\" is "
-        "traced; return the value and assign it outside",
-        variable->variable->name, trace->name);
-  if (is_bound(trace, variable)) return tern__tracer_bind(trace, variable, value);
+  if (trace->kind == TERN__TRACE_BODY || is_bound(trace, variable)) /* of a body: a result of its node, in the end */
+    return tern__tracer_bind(trace, variable, value);
   if (!tern__tracer_variable(trace, variable)) return tern__recorded();
   uint32_t i = 0;
   while (i < trace->n_current && trace->g->variable[i].variable != variable) i++;
@@ -531,8 +523,9 @@ static tern_rc on_source(tern__thread *t, const char *name,
 
 static tern_rc on_print(tern__thread *t, tern_tensor *x, bool values_only) {
   tern__tracer *trace = t->trace;
-  if (trace->kind == TERN__TRACE_MODE) {
-    tern__mode_print(trace, x);
+  const bool eager = !(t->hooks & TERN__HOOK_GRAPH); /* then x is symbolic */
+  if (eager || trace->kind == TERN__TRACE_MODE) {
+    tern__mode_print(eager ? tern__tracer_of(x) : trace, x);
     return TERN_OK;
   }
   if (trace->quiet) return TERN_OK;

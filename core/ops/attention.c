@@ -218,7 +218,7 @@ static tern_tensor *keep_mask(tern_tensor *x, double p, uint64_t seed) {
   if (!t) return NULL;
   struct tern__device *before = t->device;
   t->device = x->device;
-  tern_tensor *mask = tern_random_bernoulli(tern_shape_get(x), p, &(tern_random_opts){.seed = seed});
+  tern_tensor *mask = tern_random_bernoulli(tern_shape_of(x->rank, x->shape), p, &(tern_random_opts){.seed = seed});
   t->device = before;
   return mask;
 }

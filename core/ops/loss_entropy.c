@@ -190,7 +190,8 @@ static void grad_entropy_grad(const tern__grad *g, tern_tensor **din) {
   if (wants(g, 0)) {
     tern_tensor *p = tern_softmax(g->in[0], axis), *each = share_of(g);
     if (dense) {
-      const double spread = g->attr[OFF].f * (double)tern_dim(p, axis);
+      const int along = axis < 0 ? axis + g->in[0]->rank : axis;
+      const double spread = g->attr[OFF].f * (double)g->in[0]->shape[along];
       tern_tensor *mass =
           tern_add(tern_mul(tern_sum(g->in[1], &classes), tern_scalar(g->attr[ON].f)), tern_scalar(spread));
       each = tern_mul(each, mass);

@@ -223,7 +223,7 @@ static int64_t size_at(const tern__builder *b, int p) { return TERN_SYM(b->group
 static uint64_t reduced_mask(const tern__builder *b) {
   uint64_t mask = 0;
   for (int d = 0; d < b->q->n_space; d++)
-    if (b->q->role[d] == TERN__ROLE_REDUCED) mask |= UINT64_C(1) << position(b, d);
+    if (b->q->role[d] == TERN__ROLE_REDUCED && position(b, d) < 64) mask |= UINT64_C(1) << position(b, d);
   return mask;
 }
 

@@ -47,10 +47,12 @@ static tern_rc to_host(tern_tensor *t, const char *op, void *dst, size_t size) {
     return TERN_OK;
   }
   if (t->flags & TERN__CONTIG) return tern__download(dst, t->storage, (uint64_t)t->offset * item, bytes);
+  const uint32_t graph = tern__eager_begin(tern__tls); /* a value is read, whatever is traced meanwhile */
   tern_scope_mark mark = tern_scope_begin();
   tern_tensor *dense = tern_contiguous(t);
   const tern_rc rc = dense ? tern__download(dst, dense->storage, (uint64_t)dense->offset * item, bytes) : TERN_E_OOM;
   tern_scope_end(&mark);
+  tern__eager_end(tern__tls, graph);
   return rc;
 }
 
@@ -86,8 +88,12 @@ int tern_equal_all(tern_tensor *a, tern_tensor *b) {
   if (a->rank != b->rank || memcmp(a->shape, b->shape, a->rank * sizeof *a->shape)) return 0;
   if (a->numel == 0) return 1;
   TERN_SCOPE;
+  if (!tern__readable(a, "equal_all") || !tern__readable(b, "equal_all")) return -1;
+  const uint32_t graph = tern__eager_begin(tern__tls);
   tern_tensor *all = tern_all(tern_equal(a, b), NULL);
-  return all ? tern_item_int(all) != 0 : -1;
+  const int equal = all ? tern_item_int(all) != 0 : -1;
+  tern__eager_end(tern__tls, graph);
+  return equal;
 }
 
 int tern_allclose(tern_tensor *a, tern_tensor *b, double relative, double absolute) {
@@ -95,11 +101,15 @@ int tern_allclose(tern_tensor *a, tern_tensor *b, double relative, double absolu
   if (relative == 0) relative = signbit(relative) ? 0 : 1e-5;
   if (absolute == 0) absolute = signbit(absolute) ? 0 : 1e-8;
   if (!tern__usable(a, "allclose", 1) || !tern__usable(b, "allclose", 2)) return -1;
+  if (!tern__readable(a, "allclose") || !tern__readable(b, "allclose")) return -1;
+  const uint32_t graph = tern__eager_begin(tern__tls);
   tern_tensor *x = tern_cast(tern__solid(a, TERN_F64), TERN_F64), *y = tern_cast(tern__solid(b, TERN_F64), TERN_F64);
   tern_tensor *limit = tern_add(tern_mul(tern_abs(y), tern_scalar(relative)), tern_scalar(absolute));
   tern_tensor *near = tern_logical_or(tern_equal(x, y), tern_less_equal(tern_abs(tern_sub(x, y)), limit));
   /* inf - inf is NaN and inf <= inf * relative: only equal infinities are close */
   near = tern_logical_and(near, tern_logical_or(tern_isfinite(y), tern_equal(x, y)));
   tern_tensor *all = tern_all(near, NULL);
-  return all ? tern_item_int(all) != 0 : -1;
+  const int close = all ? tern_item_int(all) != 0 : -1;
+  tern__eager_end(tern__tls, graph);
+  return close;
 }

@@ -36,7 +36,8 @@ static bool text_of(tern_tensor *t, bool values_only, tern__string *out) {
 }
 
 static void print(tern_tensor *t, bool values_only) {
-  if (tern__tracing_ops() && t && t != TERN_NONE && (t->live == TERN__SYMBOLIC || t->flags & TERN__VARIABLE)) {
+  const bool symbolic = t && t->live == TERN__SYMBOLIC; /* printed by name in eager mode too */
+  if (symbolic || (tern__tracing_ops() && t && t != TERN_NONE && t->live == TERN__LIVE && t->flags & TERN__VARIABLE)) {
     tern__graph_listener.print(tern__tls, t, values_only);
     return;
   }

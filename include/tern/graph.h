@@ -64,8 +64,10 @@ TERN_API int tern_is_symbolic(const tern_tensor *t);
 
 /* Whether ops of this thread run at once. */
 TERN_API int tern_executing_eagerly(void);
-/* From now on ops of this thread go into its default graph. May be switched at any time, but not inside a traced
-   function. */
+/* From now on ops of this thread go into its default graph (inside of tern_with_graph: into that graph again). May be
+   switched at any time, but not inside a traced function. Eager tensors that ops take become constants of the graph.
+   Variables, literals (tern_f32, ..) and tern_constant are made at once in both modes; tern_full, tern_random_normal
+   and the like are ops. Sizes that are not known yet are -1 (tern_dim); TERN_LIKE stands for one in a shape. */
 TERN_API void tern_disable_eager_execution(void);
 /* Ops run at once again. The default graph stays. */
 TERN_API void tern_enable_eager_execution(void);
@@ -73,7 +75,8 @@ TERN_API void tern_enable_eager_execution(void);
 typedef struct tern_graph tern_graph;
 /* An empty graph. Owned: tern_graph_release. */
 TERN_API tern_graph *tern_graph_new(const char *name);
-/* NULL is allowed. Tensors and sessions of the graph must not be used any more. */
+/* NULL is allowed. Refused while ops still go into it. Tensors and sessions of the graph give errors from then on;
+   release those as ever. */
 TERN_API void tern_graph_release(tern_graph *graph);
 /* The graph that this thread's ops go to in graph mode; made when first needed, ends with the thread. */
 TERN_API tern_graph *tern_default_graph(void);
@@ -88,20 +91,33 @@ TERN_API char *tern_graph_to_string(tern_graph *graph, tern_graph_format format)
 /* A graph from its text form; its placeholders and results by name, in order: tern_graph_tensor. NULL with an error that
    names line and column. Owned. */
 TERN_API tern_graph *tern_graph_from_string(const char *text, size_t length);
-/* A value of the graph by name, borrowed from the graph; NULL with the error set. */
+/* A value of the graph by name, borrowed from the graph; NULL with the error set. "x": what was named so; or a
+   variable, which is returned itself. What nobody named goes by its op, as tern_print shows it: "add", "add_1", ..;
+   ":1" behind a name is the second output. "return:0" is the first result of a graph that was read from text. */
 TERN_API tern_tensor *tern_graph_tensor(tern_graph *graph, const char *name);
-/* Give a symbolic tensor a name. Returns it. */
+/* Give a symbolic tensor a name: this one, or NAME_1, NAME_2, .. when another value of the graph has it. Returns t; an
+   eager tensor is returned as it is. */
 TERN_API tern_tensor *tern_named(tern_tensor *t, const char *name);
 
-/* A value that is fed in each run (graph mode only). A size of -1 is any. name may be NULL. */
+/* A value that is fed in each run (graph mode only). A size of -1 is any, and the same in one run for all placeholders
+   that have -1 at that axis (the batch); -2, -3, .. are any, the same wherever the number stands. At most 6 different
+   ones in a graph, and two in a shape that has other large sizes. name may be NULL. */
 TERN_API tern_tensor *tern_placeholder(tern_shape shape, tern_dtype dtype, const char *name);
 typedef struct tern_feed { tern_tensor *placeholder, *value; } tern_feed;
 typedef struct tern_session tern_session;
 /* A session on a graph (NULL: the thread's default graph). Owned. One thread at a time. */
 TERN_API tern_session *tern_session_new(tern_graph *graph);
 TERN_API void tern_session_release(tern_session *session);
-/* out[i] = the value of fetches[i], borrowed from the scope. Only what they need is computed. Any value of the graph may
-   be fed instead of computed. A placeholder that is needed but not fed is an error that names it. */
+/* out[i] = the value of fetches[i], an eager tensor borrowed from the scope. Only what they need is computed. Any
+   value of the graph may be fed instead of computed, with a tensor of its dtype, shape and device. A placeholder that
+   is needed but not fed is an error that names it. Eager tensors may be fetched, and TERN_NONE. Works in both modes;
+   tapes do not record it. A set of fetches and forms of feeds is compiled when it first comes.
+   Assignments (tern_assign and its like, steps of optimisers) are parts of the graph. What reads a variable behind one
+   sees the value assigned, what reads it before sees what the variable held when the run began. A run performs the
+   assignments on which a fetch depends, and no others; each variable then keeps the last one performed. A variable as
+   fetch means its value behind all of the graph's assignments to it; to look at a variable without performing any, read
+   it eagerly. An optimiser's step is whole: a run that needs one of the variables of a
+   tern_optimizer_apply after it updates them all, once. */
 TERN_API tern_rc tern_session_run(tern_session *session, const tern_feed *feeds, int n_feeds,
                                   tern_tensor *const *fetches, int n_fetches, tern_tensor **out);
 

@@ -13,7 +13,7 @@ int both_same(const char *name, int result, tern_tensor *got, tern_tensor *expec
   if (!CHECK(values, "%s: no expected value: %s", what, tern_error())) return 0;
   tern_shape shape = {.rank = tern_rank(expected)};
   for (int d = 0; d < shape.rank; d++) shape.dim[d] = tern_dim(expected, d);
-  const int same = CHECK_VALUES(got, shape, tern_dtype_of(expected), values, ulps, absolute, what);
+  const int same = CHECK_VALUES(got, shape, tern_dtype_get(expected), values, ulps, absolute, what);
   free(values);
   return same;
 }
@@ -63,10 +63,10 @@ void both_differences(const char *name, tern_function_body body, void *self, ter
     for (int64_t k = 0; g && k < test_numel(shape); k++) {
       const double at = x[k];
       x[k] = at + step;
-      moved[i] = test_tensor(shape, tern_dtype_of(in[i]), x);
+      moved[i] = test_tensor(shape, tern_dtype_get(in[i]), x);
       const double up = loss_of(body, self, moved, n_in);
       x[k] = at - step;
-      moved[i] = test_tensor(shape, tern_dtype_of(in[i]), x);
+      moved[i] = test_tensor(shape, tern_dtype_get(in[i]), x);
       const double down = loss_of(body, self, moved, n_in), slope = (up - down) / (2 * step);
       x[k] = at;
       CHECK(fabs(slope - g[k]) <= absolute * (1 + fabs(slope)), "%s: gradient %d, element %d: %g, differences say %g",

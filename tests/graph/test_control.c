@@ -269,7 +269,7 @@ static void test_scan(void) {
   both_ways("scan over nothing", running, NULL, none, 2, out, 4, 0, 0);
   CHECK_LIST(out[0], TERN_SHAPE(2), TERN_F32, 0, 0);
   CHECK(out[2] && tern_rank(out[2]) == 2 && tern_dim(out[2], 0) == 0 && tern_dim(out[2], 1) == 2, "ys over nothing");
-  CHECK(out[3] && tern_dtype_of(out[3]) == TERN_BOOL, "dtype of ys over nothing");
+  CHECK(out[3] && tern_dtype_get(out[3]) == TERN_BOOL, "dtype of ys over nothing");
   const tern_rc rc = running(NULL, (tern_tensor *const[]){in[0], none[1]}, 2, out, 4);
   CHECK(rc == TERN_E_ARG, "xs of other lengths: %s", tern_rc_name(rc));
   CHECK_ERROR(TERN_E_ARG, "another number");
@@ -396,7 +396,7 @@ static void test_refusals(void) {
   CHECK_ERROR(TERN_E_ARG, "scan");
 }
 
-/* Assigning a variable inside of a body: eagerly it happens. */
+/* Assigning a variable inside of a body. */
 static tern_rc assigns(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
   (void)n_in, (void)n_out;
   tern_assign_add(self, in[0]);
@@ -406,19 +406,75 @@ static tern_rc cond_assigns(void *self, tern_tensor *const *in, int n_in, tern_t
   (void)n_in;
   return tern_cond(in[0], assigns, wrong_otherwise, self, in + 1, 1, out, n_out);
 }
+/* A loop that counts in a variable and, in a branch, in another. */
+typedef struct counters {
+  tern_tensor *all, *even;
+} counters;
+static tern_rc count_even(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  const counters *c = self;
+  (void)n_in, (void)n_out;
+  tern_assign_add(c->even, tern_scalar_int(1));
+  return give(out, tern_add(in[0], c->even));
+}
+static tern_rc pass(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  (void)self, (void)n_in, (void)n_out;
+  out[0] = in[0];
+  return TERN_OK;
+}
+static tern_rc counting_trip(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  const counters *c = self;
+  (void)n_in, (void)n_out;
+  out[0] = tern_sub(in[0], tern_scalar_int(1));
+  tern_assign_add(c->all, tern_add(in[0], c->even)); /* sees what past trips assigned */
+  tern_tensor *even = tern_equal(tern_remainder(in[0], tern_scalar_int(2)), tern_scalar_int(0));
+  return tern_cond(even, count_even, pass, self, in + 1, 1, out + 1, 1);
+}
+static tern_rc counting(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  (void)n_in, (void)n_out;
+  tern_tensor *state[] = {in[0], tern_zeros_like(in[0])};
+  const tern_rc rc = tern_while(factorial_goes_on, counting_trip, self, state, 2, out, NULL);
+  return rc ? rc : give(out + 2, tern_mul(((counters *)self)->all, tern_scalar_int(2)));
+}
+
 static void test_assigning(void) {
   TERN_SCOPE;
   tern_tensor *v = tern_variable(tern_f32(TERN_SHAPE(2), 1, 2), &(tern_variable_opts){.name = "total"});
-  tern_tensor *in[] = {truth(1), tern_f32(TERN_SHAPE(2), 10, 20)}, *out[1];
+  tern_tensor *in[] = {truth(1), tern_f32(TERN_SHAPE(2), 10, 20)}, *out[3];
   CHECK(cond_assigns(v, in, 2, out, 1) == 0, "%s", tern_error());
   CHECK_LIST(out[0], TERN_SHAPE(2), TERN_F32, 21, 42);
   CHECK_LIST(v, TERN_SHAPE(2), TERN_F32, 11, 22);
   tern_function *f = tern_function_new(cond_assigns, v, 2, 1, NULL);
-  CHECK(tern_function_run(f, in, 2, out, 1) == TERN_E_UNSUPPORTED, "assigned inside of a traced branch");
-  CHECK_ERROR(TERN_E_UNSUPPORTED, "variable \"total\" is assigned inside");
-  CHECK_LIST(v, TERN_SHAPE(2), TERN_F32, 11, 22);
+  CHECK(tern_function_run(f, in, 2, out, 1) == 0, "%s", tern_error());
+  CHECK_LIST(out[0], TERN_SHAPE(2), TERN_F32, 31, 62);
+  CHECK_LIST(v, TERN_SHAPE(2), TERN_F32, 21, 42);
+  in[0] = truth(0);
+  CHECK(tern_function_run(f, in, 2, out, 1) == 0, "%s", tern_error());
+  CHECK_LIST(out[0], TERN_SHAPE(2), TERN_F32, -10, -20);
+  CHECK_LIST(v, TERN_SHAPE(2), TERN_F32, 21, 42);
   tern_function_release(f);
   tern_release(v);
+  double expected[5] = {0};
+  for (int traced = 0; traced < 2; traced++) {
+    tern_tensor *n = int_scalar(9);
+    counters c = {tern_variable(int_scalar(0), NULL), tern_variable(int_scalar(0), NULL)};
+    tern_function *g = tern_function_new(counting, &c, 1, 3, NULL);
+    for (int round = 0; round < 2; round++) {
+      CHECK((traced ? tern_function_run(g, &n, 1, out, 3) : counting(&c, &n, 1, out, 3)) == 0, "%s", tern_error());
+      tern_error_clear();
+    }
+    tern_tensor *is[] = {out[0], out[1], out[2], c.all, c.even};
+    for (int i = 0; i < 5; i++) {
+      double *is_now = is[i] ? test_values(is[i]) : NULL;
+      if (!traced) expected[i] = is_now ? is_now[0] : NAN;
+      CHECK(is_now && is_now[0] == expected[i], "counting, value %d: %g, eagerly %g", i, is_now ? is_now[0] : NAN,
+            expected[i]);
+      free(is_now);
+    }
+    CHECK(expected[4] == 8 && expected[3] > 80, "%g, %g", expected[3], expected[4]);
+    tern_function_release(g);
+    tern_release(c.all);
+    tern_release(c.even);
+  }
 }
 
 /* Memory does not grow with the number of trips. */

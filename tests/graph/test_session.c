@@ -350,6 +350,36 @@ static void only_what_is_needed(void) {
   CHECK_NO_ERROR();
 }
 
+/* Fed values come first in what is compiled; everything else keeps its place behind them. */
+static void feeds_among_others(void) {
+  TERN_SCOPE;
+  tern_graph *g = tern_graph_new("others");
+  tern_session *s = tern_session_new(g);
+  tern_tensor *w = variable(tern_f32(TERN_SHAPE(3), 10, 20, 30), "w"), *x, *y, *z, *half;
+  {
+    tern_with_graph(g);
+    tern_tensor *first = tern_add(tern_f32(TERN_SHAPE(2, 1), 100, 200), tern_f32(TERN_SHAPE(1, 3), 1, 2, 3));
+    tern_tensor *scaled = tern_mul(w, tern_scalar(2));
+    x = tern_placeholder(TERN_SHAPE(-1, 3), TERN_F32, "x");
+    y = tern_placeholder(TERN_SHAPE(), TERN_I32, "y");
+    half = tern_div(x, tern_scalar(2));
+    z = tern_add(tern_add(tern_mul(half, y), scaled), tern_sum(first, NULL));
+    tern_assign(w, tern_add(scaled, tern_mean(z, TERN_AXES(0))));
+  }
+  const tern_feed feeds[] = {{y, tern_i32(TERN_SHAPE(), 4)}, {x, tern_f32(TERN_SHAPE(1, 3), 1, 2, 3)}};
+  CHECK_LIST(fetch(s, feeds, 2, z), TERN_SHAPE(1, 3), TERN_F32, 934, 956, 978);
+  const tern_feed other[] = {{half, tern_f32(TERN_SHAPE(2, 3), 1, 2, 3, 3, 2, 1)}, feeds[0]};
+  tern_tensor *const what[] = {w, z}, *out[2];
+  CHECK(!tern_session_run(s, other, 2, what, 2, (tern_tensor **)out), "%s", tern_error());
+  CHECK_LIST(out[1], TERN_SHAPE(2, 3), TERN_F32, 936, 960, 984, 944, 960, 976);
+  CHECK_LIST(out[0], TERN_SHAPE(3), TERN_F32, 960, 1000, 1040);
+  CHECK_LIST(w, TERN_SHAPE(3), TERN_F32, 960, 1000, 1040);
+  tern_release(w);
+  tern_session_release(s);
+  tern_graph_release(g);
+  CHECK_NO_ERROR();
+}
+
 /* The same fetches and forms compile nothing; the graph may grow in between. */
 static void programs_are_kept(void) {
   TERN_SCOPE;
@@ -705,6 +735,7 @@ static const test_case cases[] = {
     {"sizes only", sizes_only},
     {"bad feeds", bad_feeds},
     {"only what is needed", only_what_is_needed},
+    {"feeds among others", feeds_among_others},
     {"programs are kept", programs_are_kept},
     {"random draws anew", random_draws_anew},
     {"assignments", assignments},

@@ -10,7 +10,7 @@ static double rounding(tern_dtype d) {
 
 static bool same_number(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
 
-bool traced_same(tern_tensor *got, tern_tensor *expected, double tolerance, char *text, size_t size) {
+bool traced_same(tern_tensor *got, tern_tensor *expected, double tolerance, double more, char *text, size_t size) {
   text[0] = 0;
   if (got == TERN_NONE || expected == TERN_NONE) {
     if (got == expected) return true;
@@ -31,7 +31,7 @@ bool traced_same(tern_tensor *got, tern_tensor *expected, double tolerance, char
   if (!same) snprintf(text, size, "%s", tern_error());
   for (int64_t i = 0; i < n; i++)
     if (isfinite(y[i])) largest = fmax(largest, fabs(y[i]));
-  const double slack = tolerance * rounding(d) * fmax(largest, tolerance > 0 ? 0x1p-14 : 0);
+  const double slack = more + tolerance * rounding(d) * fmax(largest, tolerance > 0 ? 0x1p-14 : 0);
   for (int64_t i = 0; i < n && same; i++) {
     same = same_number(x[i], y[i]) || fabs(x[i] - y[i]) <= slack;
     if (!same)
@@ -79,7 +79,7 @@ static bool compare_call(const traced *t, tern_function *f, int call, traced_cou
   for (int i = 0; i < n; i++) {
     char text[200];
     count->compared++;
-    if (!CHECK(traced_same(got[i], expected[i], t->tolerance, text, sizeof text), "%s, call %d, %s %d: %s", t->name,
+    if (!CHECK(traced_same(got[i], expected[i], t->tolerance, t->slack ? t->slack[i] : 0, text, sizeof text), "%s, call %d, %s %d: %s", t->name,
                call, i < t->n_out ? "result" : "variable", i < t->n_out ? i : i - t->n_out, text))
       return false;
   }
@@ -99,7 +99,7 @@ bool traced_check(const traced *t, const tern_function_opts *opts, traced_count 
   for (int call = 0; call < t->n_calls && ok; call++) ok = compare_call(t, f, call, count);
   if (!ok && f && getenv("TERN_TEST_VERBOSE")) explain(t, f);
   tern_function_info info;
-  if (f && !tern_function_get_info(f, &info) && info.traces > 2) {
+  if (f && !tern_function_get_info(f, &info) && info.traces > (t->n_calls > 4 ? 4 : 2)) {
     count->many_traces++;
     if (getenv("TERN_TEST_VERBOSE")) explain(t, f);
   }

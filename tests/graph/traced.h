@@ -4,7 +4,7 @@
 #define TERN_TESTS_GRAPH_TRACED_H_
 #include "support/values.h"
 
-enum { TRACED_VALUES = 16, TRACED_EXACT = 1, TRACED_ONE_TRACE = 2 };
+enum { TRACED_VALUES = 16 };
 
 /* Makes the operands of call number `call` into in[] and brings variables and random numbers to where the call begins;
    0, or an error code: these operands do not exist. */
@@ -18,7 +18,8 @@ typedef struct traced {
   int n_in, n_out, n_calls;
   tern_tensor *const *variables; /* compared after each call */
   int n_variables;
-  double tolerance; /* of the largest element, relative; in units of its dtype's rounding. 0: the same bits */
+  const double *slack; /* of each result and variable, absolute; NULL: see tolerance */
+  double tolerance;    /* of the largest element, relative; in units of its dtype's rounding. 0: the same bits */
 } traced;
 
 /* What the calls of traced_check came to. */
@@ -30,6 +31,6 @@ typedef struct traced_count {
    fail eagerly must fail in the function too when only_valid is 0, and are left out otherwise. */
 bool traced_check(const traced *t, const tern_function_opts *opts, traced_count *count);
 
-/* The same bits, or within `tolerance` roundings of the largest element; text says what differs. */
-bool traced_same(tern_tensor *got, tern_tensor *expected, double tolerance, char *text, size_t size);
+/* The same bits, or within `tolerance` roundings of the largest element and `slack`; text says what differs. */
+bool traced_same(tern_tensor *got, tern_tensor *expected, double tolerance, double slack, char *text, size_t size);
 #endif

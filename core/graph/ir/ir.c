@@ -147,6 +147,7 @@ static bool clone_node(tern__graph *to, const tern__graph *g, const tern__ir_nod
   if (at == TERN__IR_NONE) return false;
   tern__ir_node *copy = &to->node[at];
   copy->pinned = n->pinned;
+  copy->again = n->again;
   copy->device = n->device;
   copy->tensor = n->tensor ? tern__ref(n->tensor) : NULL;
   if (n->source) { /* borrowed: the graph that owns it outlives its copies */

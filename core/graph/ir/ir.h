@@ -45,6 +45,7 @@ typedef struct tern__graph tern__graph;
 typedef struct tern__ir_node {
   uint8_t kind;
   bool pinned;         /* the program asked for the device by name: placement leaves it alone */
+  bool again;          /* computes a value a second time to save memory: fusion must not draw it forward in time */
   uint16_t n_attr;
   uint32_t n_in, n_out;
   uint32_t first_out;  /* outputs are values first_out, first_out + 1, .. */

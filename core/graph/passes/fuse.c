@@ -283,6 +283,21 @@ static bool reads_nothing(const tern__lop *op) {
   return op->q->op->prim == TERN_OP_COPY;
 }
 
+/* A value that is computed again late must not take along an early op that others read: it would come early too. */
+static bool draws_forward(const fuser *f, const tern__lgroup *g, const tern__lop *p) {
+  const tern__unit *u = f->u;
+  bool again = false;
+  for (uint32_t i = 0; i < g->n_ops; i++) again |= u->op[g->op[i]].again;
+  if (!again || p->again) return false;
+  for (uint32_t o = 0; o < p->n_out; o++) {
+    const uint32_t b = p->out[o];
+    if (u->buffer[b].wanted) return true;
+    for (uint32_t k = f->first_reader[b]; k < f->first_reader[b + 1]; k++)
+      if (u->op[f->readers[k]].group != u->op[g->op[0]].group) return true;
+  }
+  return false;
+}
+
 /* Producer x joins the nest. */
 static bool join_back(fuser *f, uint32_t group, uint32_t x) {
   tern__unit *u = f->u;
@@ -299,7 +314,7 @@ static bool join_back(fuser *f, uint32_t group, uint32_t x) {
       if (position[d] != NONE) outer |= 1u << position[d];
     if (outer & g->reduced) return false;
   }
-  if (between_back(f, group, x)) return false;
+  if (draws_forward(f, g, p) || between_back(f, group, x)) return false;
   const tern__lgroup before = *g;
   uint8_t saved[MAX_OPS][TERN__MAX_SIZES];
   for (uint32_t i = 0; i < g->n_ops; i++) memcpy(saved[i], u->op[g->op[i]].position, sizeof saved[i]);

@@ -56,6 +56,7 @@ typedef struct tern__lop {
   uint8_t kind;
   uint32_t n_in, n_out; /* of the request; control ops: of the node */
   bool fixed;           /* some dims must not be merged */
+  bool again;           /* of its node */
   uint16_t prims;       /* primitives in it */
   uint32_t node;        /* of the graph */
   uint32_t group;

@@ -107,6 +107,7 @@ static void dense(tern__unit *u, uint32_t value, uint32_t buffer) {
   t->rank = v->rank;
   t->device = v->device;
   t->storage = &u->ghost[buffer];
+  t->offset = 0; /* a view that had to be copied was somewhere else */
   memcpy(t->shape, v->shape, v->rank * sizeof *v->shape);
   tern__set_dense(t);
   u->base[value] = value;
@@ -173,7 +174,11 @@ static tern__lop *add_op(tern__unit *u, uint32_t node, tern__lkind kind) {
     u->op_capacity = capacity;
   }
   tern__lop *op = &u->op[u->n_ops++];
-  *op = (tern__lop){.kind = (uint8_t)kind, .node = node, .group = TERN__NO, .device = u->g->node[node].device};
+  *op = (tern__lop){.kind = (uint8_t)kind,
+                    .node = node,
+                    .group = TERN__NO,
+                    .device = u->g->node[node].device,
+                    .again = u->g->node[node].again};
   return op;
 }
 
