@@ -111,6 +111,8 @@ typedef struct tern__thread {
   struct tern__tracer *graph_mode; /* of the default graph; NULL until the first */
   uint32_t tape_depth; /* scopes open when the newest tape began; 0 = no tape, or one outside of any scope */
   struct tern__pool_cache *pool[TERN__MAX_DEVICES];
+  const char *place_file; /* of the program's newest reading call (tern_at); NULL: not known */
+  int place_line;
   bool warned_big_scope;
   uint8_t error_state;
   tern_rc error_code;

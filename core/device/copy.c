@@ -68,6 +68,23 @@ tern_rc tern__download(void *dst, tern__storage *src, uint64_t offset, uint64_t 
   return run(d, &c, true, "copying from the device");
 }
 
+tern_rc tern__download_begin(void *dst, tern__storage *src, uint64_t offset, uint64_t size, uint64_t *ticket) {
+  tern__device *d = src->device;
+  copy_block c;
+  memset(&c, 0, sizeof c);
+  c.copy.struct_size = sizeof c.copy;
+  c.copy.src = src->mem;
+  c.copy.src_off = src->mem_offset + offset;
+  c.copy.host_dst = dst;
+  c.copy.size = size;
+  tern__plugin_error_clear();
+  tern__queue_lock(d);
+  tern_rc rc = d->api->copy(d->dev, d->queue, &c.copy);
+  if (!rc) rc = d->api->queue_signal(d->dev, d->queue, ticket);
+  tern__queue_unlock(d);
+  return rc ? tern__device_failed(d, rc, "copying from the device") : TERN_OK;
+}
+
 static tern_rc through_host(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
                             uint64_t size) {
   if (src->host && !src->device->queue) return tern__upload(dst, dst_offset, src->host + src_offset, size);

@@ -103,6 +103,8 @@ static inline void tern__queue_unlock(tern__device *d) {
 }
 /* Wait for everything submitted to a device with a queue, whose lock the caller holds. Records nothing. */
 tern_rc tern__queue_wait_held(tern__device *d);
+/* Wait for what the ticket covers. Records the error with the device's name. */
+tern_rc tern__queue_wait_ticket(tern__device *d, uint64_t ticket);
 /* Wait for everything submitted. Records the error with the device's name. */
 tern_rc tern__device_sync(tern__device *d);
 /* Have the process wait for its devices when it exits. Called after a driver's libraries were loaded, so that it comes
@@ -116,6 +118,9 @@ tern_rc tern__upload(tern__storage *dst, uint64_t dst_offset, const void *src, u
 tern_rc tern__download(void *dst, tern__storage *src, uint64_t src_offset, uint64_t size);
 tern_rc tern__copy_bytes(tern__storage *dst, uint64_t dst_offset, tern__storage *src, uint64_t src_offset,
                          uint64_t size);
+
+/* The same to host memory, without waiting: dst is filled when *ticket has passed. src: of a device with a queue. */
+tern_rc tern__download_begin(void *dst, tern__storage *src, uint64_t src_offset, uint64_t size, uint64_t *ticket);
 
 /* Count a launch: in the thread's own cache line, since every thread reads the device's. */
 static inline void tern__count_launch(tern__thread *t, tern__device *d) {

@@ -176,8 +176,9 @@ static void take_table(tern__plugin *p) {
   REQUIRED(init)
   REQUIRED(device_info)
   REQUIRED(device_open)
-  REQUIRED(device_close) REQUIRED(mem_alloc) REQUIRED(mem_free) REQUIRED(copy) REQUIRED(supports) REQUIRED(compile)
-      REQUIRED(launch) REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
+  REQUIRED(device_close)
+  REQUIRED(mem_alloc) REQUIRED(mem_free) REQUIRED(copy) REQUIRED(supports) REQUIRED(compile) REQUIRED(launch)
+      REQUIRED(kernel_free) p->name = tern__strdup(p->api.name);
   p->version = tern__strdup(p->api.version ? p->api.version : "");
   if (!p->name || !p->version) {
     free(p->name);

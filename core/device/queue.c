@@ -20,6 +20,14 @@ tern_rc tern__queue_wait_held(tern__device *d) {
   return rc ? rc : d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
 }
 
+tern_rc tern__queue_wait_ticket(tern__device *d, uint64_t ticket) {
+  tern__plugin_error_clear();
+  pthread_mutex_lock(&d->lock);
+  const tern_rc rc = d->api->queue_sync(d->dev, d->queue, ticket, UINT64_MAX);
+  pthread_mutex_unlock(&d->lock);
+  return rc ? tern__device_failed(d, rc, "earlier work") : TERN_OK;
+}
+
 tern_rc tern__device_sync(tern__device *d) {
   if (!d->queue) return TERN_OK;
   tern__plugin_error_clear();

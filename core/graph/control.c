@@ -57,7 +57,8 @@ static tern_rc take_results(const tern__callee *c, tern_tensor *const *out, int 
         tern__fail(TERN_E_ARG, "%s: the %s left result %d %s", c->what, c->part, o + 1, x ? "TERN_NONE" : "NULL");
       return tern__recorded();
     }
-    if (!tern__usable(x, c->what, o + 1) || !(x = tern__control_solid(x, like ? like[o] : NULL))) return tern__recorded();
+    if (!tern__usable(x, c->what, o + 1) || !(x = tern__control_solid(x, like ? like[o] : NULL)))
+      return tern__recorded();
     if (x->flags & TERN__VARIABLE && !(x = tern__itself(x))) return tern__recorded(); /* its value of now */
     held[o] = tern__ref(x);
   }
@@ -110,9 +111,8 @@ static tern_rc operands(const char *what, tern_tensor *const *in, int n, tern_te
 static bool one_element(const char *what, const char *which, const tern_tensor *x) {
   char text[200];
   if (x->flags & TERN__WEAK || x->numel == 1) return true;
-  tern__fail(TERN_E_ARG,
-             "%s: the %s has shape %s; it must have one element: tern_all or tern_any make one of many", what, which,
-             tern__shape_text(text, x->rank, x->shape));
+  tern__fail(TERN_E_ARG, "%s: the %s has shape %s; it must have one element: tern_all or tern_any make one of many",
+             what, which, tern__shape_text(text, x->rank, x->shape));
   return false;
 }
 
@@ -221,7 +221,8 @@ tern_rc tern_while(tern_function_body condition, tern_function_body body, void *
   const tern__callee bodies[2] = {{"while", "condition", condition, self}, {"while", "body", body, self}};
   tern_tensor *begin[MOST_STATES], *last[MOST_STATES] = {0};
   tern_rc rc = operands("while", state, n, begin);
-  if (!rc) rc = traced(t) ? tern__while_traced(t, bodies, begin, n, last, limit) : while_now(bodies, begin, n, last, limit);
+  if (!rc)
+    rc = traced(t) ? tern__while_traced(t, bodies, begin, n, last, limit) : while_now(bodies, begin, n, last, limit);
   for (int i = 0; i < n; i++) out[i] = rc ? NULL : last[i];
   return rc;
 }
@@ -261,34 +262,35 @@ tern_rc tern__scan_nothing(tern__thread *t, const tern__callee *body, const tern
   return rc;
 }
 
-/* n slices, [..] each, stacked: STACKED at a time, since a tape's entry holds only so many. Takes the references. */
-static tern_tensor *stack_all(tern_tensor **slice, int64_t n) {
-  int64_t parts = 0;
-  bool ok = true;
+/* Some tensors joined into one, a reference; NULL with the error set. Takes their references. */
+static tern_tensor *join(tern_tensor *(*op)(tern_tensor *const *, int, int), tern_tensor **list, int n, bool ok) {
   tern_scope_mark mark = tern_scope_begin();
-  for (int64_t i = 0; i < n; i += STACKED) {
-    const int some = (int)(n - i < STACKED ? n - i : STACKED);
-    tern_tensor *part = ok ? tern_stack(slice + i, some, 0) : NULL;
-    ok = ok && part;
-    if (part) tern__ref(part);
-    tern__control_drop(slice + i, some);
-    slice[parts++] = part;
-  }
-  for (int64_t m = parts; m > 1; m = parts) {
-    parts = 0;
-    for (int64_t i = 0; i < m; i += STACKED) {
-      const int some = (int)(m - i < STACKED ? m - i : STACKED);
-      tern_tensor *part = ok ? tern_concat(slice + i, some, 0) : NULL;
+  tern_tensor *all = ok ? op(list, n, 0) : NULL;
+  if (all) tern__ref(all);
+  tern__control_drop(list, n);
+  tern_scope_end(&mark);
+  return all;
+}
+
+/* n slices, [..] each, stacked: STACKED at a time, since a tape's entry holds only so many. Takes the references, gives
+   one; NULL with the error set. */
+static tern_tensor *stack_all(tern_tensor **slice, int64_t n) {
+  bool ok = true;
+  for (bool first = true; first || n > 1; first = false) {
+    int64_t parts = 0;
+    for (int64_t i = 0; i < n; i += STACKED) {
+      const int some = (int)(n - i < STACKED ? n - i : STACKED);
+      tern_tensor *part = join(first ? tern_stack : tern_concat, slice + i, some, ok);
       ok = ok && part;
-      if (part) tern__ref(part);
-      tern__control_drop(slice + i, some);
       slice[parts++] = part;
     }
+    n = parts;
   }
-  tern_tensor *all = ok ? slice[0] : NULL;
+  tern_tensor *all = slice[0];
   slice[0] = NULL;
-  tern_scope_end(&mark);
-  return all; /* a reference */
+  if (ok || !all) return all;
+  tern__unref(all);
+  return NULL;
 }
 
 /* One trip: state[] becomes the next, ys[o * length + at] the slices. */

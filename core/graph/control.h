@@ -41,9 +41,9 @@ typedef struct tern__body {
   tern__graph *g;                                   /* closed: inputs are the declared ones, then outer[] */
   tern_tensor **outer;                              /* values from outside that it reads: one reference each */
   uint32_t n_outer;
-  struct tern__body_assigned {        /* variables that it assigns */
-    tern_tensor *variable, *before;   /* before: the value outside; one reference to each */
-    uint32_t value;                   /* of g: the new value */
+  struct tern__body_assigned {      /* variables that it assigns */
+    tern_tensor *variable, *before; /* before: the value outside; one reference to each */
+    uint32_t value;                 /* of g: the new value */
   } * assigned;
   uint32_t n_assigned;
 } tern__body;

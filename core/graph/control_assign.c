@@ -81,9 +81,10 @@ tern_rc tern__assigned_end(tern__thread *t, tern__assigned *v, tern_tensor *cons
 }
 
 tern_rc tern__assigned_refuse(const tern__assigned *v, const char *what) {
-  return v->n ? tern__fail(TERN_E_UNSUPPORTED,
-                           "%s: variable \"%s\" is assigned inside while a tape records the %s in a graph; call it under "
-                           "TERN_NO_GRADIENT, or return the value and assign it outside",
-                           what, v->variable[0]->variable->name, what)
+  return v->n ? tern__fail(
+                    TERN_E_UNSUPPORTED,
+                    "%s: variable \"%s\" is assigned inside while a tape records the %s in a graph; call it under "
+                    "TERN_NO_GRADIENT, or return the value and assign it outside",
+                    what, v->variable[0]->variable->name, what)
               : TERN_OK;
 }

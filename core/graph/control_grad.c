@@ -209,8 +209,8 @@ static rule *make_rule(tern__thread *t, const tern__taped *c, int order) {
   int n = 0;
   tern_rc rc = TERN_OK;
   if (c->n_given + 2 * c->n_out > 2 * TERN__CONTROL_MOST || r->n_gradients > TERN__CONTROL_MOST)
-    rc = tern__fail(TERN_E_UNSUPPORTED, "%s: %d operands, %d results and %d gradients are too much for one rule", c->what,
-                    c->reads->n, c->n_out, r->n_gradients);
+    rc = tern__fail(TERN_E_UNSUPPORTED, "%s: %d operands, %d results and %d gradients are too much for one rule",
+                    c->what, c->reads->n, c->n_out, r->n_gradients);
   for (int i = 0; i < c->n_given && !rc; i++) in[n++] = c->reads->tensor[i];
   for (int o = 0; o < c->n_out && !rc; o++) in[n++] = c->out[o];
   for (int o = 0; o < c->n_out && !rc; o++)
@@ -232,8 +232,8 @@ tern_rc tern__control_record(tern__thread *t, const tern__taped *c) {
   if (!c->reads->order) return TERN_OK;
   rule *r = make_rule(t, c, c->reads->order);
   if (!r) return tern__recorded();
-  return tern__record_custom(t, go_back, r, rule_release, c->reads->tensor, c->reads->n, (tern_tensor **)(uintptr_t)c->out,
-                             c->n_out);
+  return tern__record_custom(t, go_back, r, rule_release, c->reads->tensor, c->reads->n,
+                             (tern_tensor **)(uintptr_t)c->out, c->n_out);
 }
 
 /* ---- through a body ---- */

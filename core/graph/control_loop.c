@@ -157,10 +157,10 @@ typedef struct loop {
   const tern__reads *reads; /* states, what is read from outside */
   int n;
   int64_t limit;
-  bool saves_seeded;             /* what was saved may have a gradient of its own: a second derivative */
-  tern_tensor *const *saved;     /* going back: the stacks, and their gradients (NULL: none) */
+  bool saves_seeded;         /* what was saved may have a gradient of its own: a second derivative */
+  tern_tensor *const *saved; /* going back: the stacks, and their gradients (NULL: none) */
   tern_tensor *saved_gradient[TERN__CONTROL_MOST];
-  int n_float, n_captured;       /* float states; tracked reads from outside */
+  int n_float, n_captured; /* float states; tracked reads from outside */
 } loop;
 
 /* The first n states are the user's. */
@@ -238,8 +238,7 @@ static tern_rc while_back(void *self, tern_tensor *const *in, int n_in, tern_ten
   for (int i = 0; i < l.n; i++)
     if (is_float(result[i])) begin[n++] = seed[k++];
   l.n_float = k;
-  for (int i = 0; i < l.n; i++)
-    l.saved_gradient[i] = l.saves_seeded && is_float(result[i]) ? seed[k++] : NULL;
+  for (int i = 0; i < l.n; i++) l.saved_gradient[i] = l.saves_seeded && is_float(result[i]) ? seed[k++] : NULL;
   for (int i = l.n; i < l.reads->n; i++)
     if (l.reads->tracked[i] && !(begin[n++] = tern_zeros_like(l.reads->tensor[i]))) return tern__recorded();
   const tern__callee bodies[2] = {{"while", "condition of the gradient", trips_left, NULL},
@@ -261,8 +260,9 @@ static tern_rc record_while(tern__thread *t, loop *l, tern_tensor *const *state,
   bool seeded[2 * TERN__CONTROL_MOST] = {false};
   const int n = l->n, n_all = 2 * n + 1;
   if (l->limit <= 0)
-    return tern__fail(TERN_E_ARG, "while: a tape records this loop in a graph; its gradient needs room for the states of "
-                                  "every trip: set .max_trips, or call it under TERN_NO_GRADIENT");
+    return tern__fail(TERN_E_ARG,
+                      "while: a tape records this loop in a graph; its gradient needs room for the states of "
+                      "every trip: set .max_trips, or call it under TERN_NO_GRADIENT");
   if (n_all > TERN__CONTROL_MOST) return tern__fail(TERN_E_UNSUPPORTED, "while: %d states are too many for a tape", n);
   for (int i = 0; i < n; i++) begin[i] = state[i];
   if (!(begin[n] = tern__count_beside(state[0], 0))) return tern__recorded();

@@ -148,7 +148,8 @@ static tern_rc trip_back(void *self, tern_tensor *const *in, int n_in, tern_tens
   tern_rc rc = tern__vjp_through(s->body, given, n_carry + n_xs, n_carry + n_ys, like, seeds, sources, n, found);
   if (rc) return rc;
   for (int k = 0; k < n; k++) {
-    const bool add_saved = k < s->n_float && s->saves_seeded, captured = k >= s->n_float && k < s->n_float + s->n_captured;
+    const bool add_saved = k < s->n_float && s->saves_seeded,
+               captured = k >= s->n_float && k < s->n_float + s->n_captured;
     out[k] = add_saved ? tern_add(found[k], dsaved[k]) : captured ? tern_add(in[k], found[k]) : found[k];
   }
   for (int o = 0; o < n_out; o++)
@@ -244,7 +245,8 @@ tern_rc tern__scan_traced(tern__thread *t, const tern__callee *body, const tern_
                           tern_tensor *const *carry, tern_tensor *const *xs, tern_tensor **out) {
   if (f->length == 0) return over_nothing(t, body, f, carry, xs, out);
   if (f->n_carry + f->n_ys + f->n_carry >= TERN__CONTROL_MOST || f->n_carry + f->n_xs >= TERN__CONTROL_MOST)
-    return tern__fail(TERN_E_UNSUPPORTED, "scan: %d states, %d xs and %d ys are too many", f->n_carry, f->n_xs, f->n_ys);
+    return tern__fail(TERN_E_UNSUPPORTED, "scan: %d states, %d xs and %d ys are too many", f->n_carry, f->n_xs,
+                      f->n_ys);
   tern_tensor *names[2 * TERN__CONTROL_MOST], *given[2 * TERN__CONTROL_MOST];
   tern_tensor *form = tern__calloc(TERN__CONTROL_MOST, sizeof *form);
   if (!form) return tern__fail(TERN_E_OOM, "scan: out of host memory");

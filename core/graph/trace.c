@@ -45,6 +45,11 @@ static tern__storage *ghost_new(tern__tracer *trace, tern__device *device, uint3
 /* A header for a value, one reference, in no scope. */
 static tern_tensor *symbolic(tern__tracer *trace, uint32_t value) {
   const tern__ir_value *v = &trace->g->value[value];
+  if (tern__numel(v->rank, v->shape) < 0) { /* marks of more than two variable sizes */
+    char text[200];
+    tern__fail(TERN_E_ARG, "graph: shape %s has too many elements", tern__shape_text(text, v->rank, v->shape));
+    return NULL;
+  }
   tern_tensor *t = tern__header(tern__tls);
   if (!t) return NULL;
   t->dtype = v->dtype;
@@ -538,6 +543,14 @@ static tern_rc on_print(tern__thread *t, tern_tensor *x, bool values_only) {
   return TERN_OK;
 }
 
+/* " at FILE:LINE" where the program's call noted it; "". */
+static const char *place_of(tern__thread *t, char *buffer, size_t size) {
+  *buffer = 0;
+  if (t->place_file) snprintf(buffer, size, " at %s:%d", t->place_file, t->place_line);
+  t->place_file = NULL;
+  return buffer;
+}
+
 static int64_t on_size(tern__thread *t, int64_t size, const char *what) {
   tern__tracer *trace = t->trace;
   while (trace && !trace->dims && trace->outer) trace = trace->outer;
@@ -550,8 +563,8 @@ static int64_t on_size(tern__thread *t, int64_t size, const char *what) {
   tern__pin *pins = tern__realloc(trace->pins, (size_t)(trace->n_pins + 1) * sizeof *pins);
   if (!pins) return now;
   trace->pins = pins;
-  char text[128];
-  snprintf(text, sizeof text, "%s read %lld", what, (long long)now);
+  char text[512], place[300];
+  snprintf(text, sizeof text, "%s read as %lld%s", what, (long long)now, place_of(t, place, sizeof place));
   pins[trace->n_pins++] = (tern__pin){strdup(text), used};
   return now;
 }
@@ -568,8 +581,10 @@ static const char *made_by(const tern__tracer *trace, const tern_tensor *t, char
   return buffer;
 }
 
-static tern_rc on_unreadable(const tern_tensor *t, const char *op) {
-  const tern__thread *thread = tern__tls;
+static tern_rc on_unreadable(const tern_tensor *t, const char *name) {
+  tern__thread *thread = tern__tls;
+  char place[300], op[400];
+  snprintf(op, sizeof op, "%s%s", name, place_of(thread, place, sizeof place));
   const tern__tracer *trace = t->live == TERN__SYMBOLIC ? tern__tracer_of(t) : thread->trace;
   char shape[200], by[128] = "";
   if (trace->mode && trace->g) {

@@ -5,6 +5,13 @@
 #include <math.h>
 #include <tern/ops.h>
 
+void tern_at(const char *file, int line) {
+  tern__thread *t = tern__tls;
+  if (!t) return;
+  t->place_file = file;
+  t->place_line = line;
+}
+
 int tern_rank(const tern_tensor *t) { return tern__usable(t, "rank", 1) ? t->rank : -1; }
 /* A size of t as a number, which a graph for variable sizes must know that the program saw. */
 static int64_t seen_size(const tern_tensor *t, int64_t size, const char *what) {
@@ -47,12 +54,12 @@ static tern_rc to_host(tern_tensor *t, const char *op, void *dst, size_t size) {
     return TERN_OK;
   }
   if (t->flags & TERN__CONTIG) return tern__download(dst, t->storage, (uint64_t)t->offset * item, bytes);
-  const uint32_t graph = tern__eager_begin(tern__tls); /* a value is read, whatever is traced meanwhile */
   tern_scope_mark mark = tern_scope_begin();
+  const uint32_t graph = tern__eager_begin(tern__tls); /* a value is read, whatever is traced meanwhile */
   tern_tensor *dense = tern_contiguous(t);
   const tern_rc rc = dense ? tern__download(dst, dense->storage, (uint64_t)dense->offset * item, bytes) : TERN_E_OOM;
-  tern_scope_end(&mark);
   tern__eager_end(tern__tls, graph);
+  tern_scope_end(&mark);
   return rc;
 }
 

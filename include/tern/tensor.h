@@ -107,6 +107,21 @@ TERN_API int tern_equal_all(tern_tensor *a, tern_tensor *b);
 /* 1 when all |a - b| <= absolute + relative * |b| after broadcasting, 0 when not, -1 on error. 0 options: 1e-8 and
    1e-5. */
 TERN_API int tern_allclose(tern_tensor *a, tern_tensor *b, double relative, double absolute);
+/* Notes the caller's place for messages of the call that follows: what cannot be read while a function is traced, and
+   sizes that fix a trace (tern_explain). The functions that read sizes and values come with macros of their names that
+   call it; TERN_NO_PLACES leaves these out, as (tern_dim)(t, 0) does once. */
+TERN_API void tern_at(const char *file, int line);
+#ifndef TERN_NO_PLACES
+#define TERN_AT_(call) (tern_at(__FILE__, __LINE__), call)
+#define tern_dim(...) TERN_AT_((tern_dim)(__VA_ARGS__))
+#define tern_shape_get(...) TERN_AT_((tern_shape_get)(__VA_ARGS__))
+#define tern_size(...) TERN_AT_((tern_size)(__VA_ARGS__))
+#define tern_item(...) TERN_AT_((tern_item)(__VA_ARGS__))
+#define tern_item_int(...) TERN_AT_((tern_item_int)(__VA_ARGS__))
+#define tern_to_host(...) TERN_AT_((tern_to_host)(__VA_ARGS__))
+#define tern_equal_all(...) TERN_AT_((tern_equal_all)(__VA_ARGS__))
+#define tern_allclose(...) TERN_AT_((tern_allclose)(__VA_ARGS__))
+#endif
 /* Print to stdout: `tern.Tensor([5. 7. 9.], shape=(3,), dtype=float32)`; NULL prints the error. */
 TERN_API void tern_print(tern_tensor *t);
 /* Print the values alone, as numpy prints an array. */

@@ -274,6 +274,8 @@ static bool fits_int32(const emitter *e) {
   return true;
 }
 
+static const char no_name[] = "fused";
+
 static const char *name_of(tern__unit *u, const uint32_t *op, uint32_t n) {
   char text[256];
   size_t at = 0;
@@ -281,7 +283,11 @@ static const char *name_of(tern__unit *u, const uint32_t *op, uint32_t n) {
     at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "+" : "", u->op[op[i]].q->op->name);
   if (at >= sizeof text - 48) snprintf(text + at, sizeof text - at, "+...");
   char *name = tern__strdup(text); /* as long as the device: the kernel's table keeps it */
-  return name ? name : "fused";
+  return name ? name : no_name;
+}
+
+static void free_name(const char *name) {
+  if (name != no_name) free((void *)(uintptr_t)name);
 }
 
 static tern__lstep *next_step(tern__unit *u, uint32_t group, uint32_t op) {
@@ -367,7 +373,9 @@ static tern_rc build(emitter *e, uint32_t group, tern__lstep **step) {
   tern__region *region = tern__lower_group(&g);
   if (!region) return tern__recorded();
   tern__device *d = u->group[group].device;
-  tern__kernel_class *k = compiled(u, d, region, name_of(u, u->group[group].op, u->group[group].n_ops));
+  const char *name = name_of(u, u->group[group].op, u->group[group].n_ops);
+  tern__kernel_class *k = compiled(u, d, region, name);
+  if (!k || k->op != name) free_name(name); /* the class was known */
   if (!k) return tern__recorded();
   if (k->state != TERN__NATIVE) return TERN_OK;
   tern__lstep *s = next_step(u, group, u->group[group].op[0]);

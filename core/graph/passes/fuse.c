@@ -276,8 +276,12 @@ static bool place_reduced(tern__unit *u, tern__lgroup *g, const tern__lop *p, ui
   return true;
 }
 
-/* A fill reads nothing: its value in a region is one constant, which a reduction would take for one element. */
+/* A fill of more than one element reads nothing: its value in a region is a constant, which a reduction would count
+   once. */
 static bool reads_nothing(const tern__lop *op) {
+  bool more = false;
+  for (int d = 0; d < op->q->n_space; d++) more = more || op->q->size[d] > 1;
+  if (!more) return false;
   for (int i = 0; i < op->q->n_in; i++)
     if (op->q->arg[i].kind == TERN_V_IN) return false;
   return op->q->op->prim == TERN_OP_COPY;

@@ -62,6 +62,54 @@ static tern_rc order(tern__unit *u) {
   return TERN_OK;
 }
 
+static bool ready(const tern__unit *u, uint32_t head, const uint32_t *heads, const uint8_t *done) {
+  for (uint32_t s = head; s != TERN__NO; s = u->group[s].sibling)
+    for (uint32_t m = 0; m < u->group[s].n_ops; m++) {
+      const tern__lop *op = &u->op[u->group[s].op[m]];
+      for (uint32_t d = 0; d < op->n_deps; d++) {
+        const uint32_t need = heads[u->op[op->dep[d]].group];
+        if (need != head && !done[need]) return false;
+      }
+    }
+  return true;
+}
+
+static bool is_eager(const tern__unit *u, uint32_t head) {
+  const tern__lop *op = &u->op[u->group[head].op[0]];
+  return op->kind == TERN__L_MOVE || (op->device && op->device->queue);
+}
+
+/* With several devices, what runs beside the host (launches on queues, moves) is begun as soon as what it needs is
+   there, so that it goes on while the host works. */
+static tern_rc hoist(tern__unit *u) {
+  bool several = false;
+  for (uint32_t i = 1; i < u->n_ops; i++) several |= u->op[i].device != u->op[0].device;
+  if (!several) return TERN_OK;
+  uint32_t *heads = heads_of(u), *now = tern__unit_alloc(u, u->n_order + 1, sizeof *now), n = 0;
+  uint8_t *done = tern__unit_alloc(u, u->n_groups + 1, 1);
+  if (!heads || !now || !done) return TERN_E_OOM;
+  for (uint32_t i = 0; i < u->n_order; i++) {
+    bool more = true;
+    while (more) { /* eager ones first, in order */
+      more = false;
+      for (uint32_t k = i; k < u->n_order; k++) {
+        const uint32_t head = u->order[k];
+        if (done[head] || !is_eager(u, head) || !ready(u, head, heads, done)) continue;
+        done[head] = 1;
+        now[n++] = head;
+        more = true;
+      }
+    }
+    if (done[u->order[i]]) continue;
+    done[u->order[i]] = 1;
+    now[n++] = u->order[i];
+  }
+  memcpy(u->order, now, n * sizeof *now);
+  for (uint32_t i = 0; i < n; i++)
+    for (uint32_t s = now[i]; s != TERN__NO; s = u->group[s].sibling) u->turn[s] = i;
+  return TERN_OK;
+}
+
 /* ---- in place ---- */
 
 /* Operands with the same element at the same place of the group's space. */
@@ -166,6 +214,7 @@ static void scatter_in_place(tern__unit *u, const uint32_t *first_reader, const 
 
 tern_rc tern__unit_order(tern__unit *u) {
   tern_rc rc = order(u);
+  if (!rc) rc = hoist(u);
   if (rc) return rc;
   uint32_t *first_reader = tern__unit_alloc(u, u->n_buffers + 2, sizeof *first_reader), total = 0;
   for (uint32_t i = 0; i < u->n_ops; i++) total += u->op[i].n_in;

@@ -119,8 +119,35 @@ static tern_rc run_slow(const tern__program *p, tern__frame *f, const tern__pste
   return tern__launch_class(&q, (tern__kernel_class *)(uintptr_t)s->kernel);
 }
 
+/* A list of moves has arrived. */
+static tern_rc await(const tern__program *p, tern__frame *f, uint32_t move) {
+  tern_rc rc = TERN_OK;
+  for (; move; move = p->step[move - 1].next_wait) {
+    const uint64_t ticket = f->ticket[move - 1];
+    if (!ticket) continue;
+    const tern_rc now = tern__queue_wait_ticket(of_arg(p, f, &p->step[move - 1], 0)->device, ticket);
+    f->ticket[move - 1] = 0;
+    if (!rc) rc = now;
+  }
+  return rc;
+}
+
+/* After a failure too, before the frame's memory is used again. */
+static tern_rc await_all(const tern__program *p, tern__frame *f) {
+  tern_rc rc = TERN_OK;
+  for (uint32_t i = 0; i < p->n_steps; i++)
+    if (f->ticket[i]) {
+      const tern_rc now = tern__queue_wait_ticket(of_arg(p, f, &p->step[i], 0)->device, f->ticket[i]);
+      f->ticket[i] = 0;
+      if (!rc) rc = now;
+    }
+  return rc;
+}
+
 static tern_rc run_move(const tern__program *p, tern__frame *f, const tern__pstep *s) {
   tern__storage *from = of_arg(p, f, s, 0), *to = of_arg(p, f, s, 1);
+  if (s->async && to->host && to->bytes)
+    return tern__download_begin(to->host, from, 0, to->bytes, &f->ticket[s - p->step]);
   return tern__copy_bytes(to, 0, from, 0, to->bytes);
 }
 
@@ -157,6 +184,10 @@ static tern_rc run_print(const tern__program *p, const tern__frame *f, const ter
 
 static tern_rc run_step(const tern__program *p, tern__frame *f, tern__thread *t, uint32_t i) {
   const tern__pstep *s = &p->step[i];
+  if (s->wait) {
+    const tern_rc rc = await(p, f, s->wait);
+    if (rc) return rc;
+  }
   switch (s->kind) {
   case TERN__L_MOVE: return run_move(p, f, s);
   case TERN__L_PRINT: return run_print(p, f, s);
@@ -185,7 +216,8 @@ static tern_rc run_steps(tern__program *p, tern__frame *f, tern__thread *t) {
   }
   tern_rc rc = TERN_OK;
   for (uint32_t i = 0; i < p->n_steps && !rc; i++) rc = run_step(p, f, t, i);
-  return rc;
+  const tern_rc arrived = rc || p->last_wait ? await_all(p, f) : TERN_OK;
+  return rc ? rc : arrived;
 }
 
 /* ---- after ---- */

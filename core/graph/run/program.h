@@ -19,6 +19,9 @@ typedef struct tern__pstep {
   uint64_t workspace, workspace_offset;
   uint32_t node; /* MOVE, PRINT, COND, WHILE */
   tern__program *body[2];
+  bool async;         /* MOVE from a queue into host memory: begun here, waited for by its first reader */
+  uint32_t wait;      /* the first of the moves that must have arrived before this step, + 1; 0: none */
+  uint32_t next_wait; /* of an async move: the next one that the same reader waits for, + 1 */
 } tern__pstep;
 
 typedef struct tern__pbuffer {
@@ -58,6 +61,7 @@ typedef struct tern__frame {
   tern_arg *arg;
   tern_word *word, *drawn; /* drawn: what the sources gave */
   tern_launch *launch;
+  uint64_t *ticket;       /* of each step: of an async move that is under way, else 0 */
   tern__storage *storage; /* of each buffer: where it is in this run; no references */
   tern__storage **arena;
   tern__storage **fresh; /* results and next values, while a run is under way */
@@ -89,7 +93,8 @@ struct tern__program {
   tern__larg *args;
   uint32_t n_steps, n_buffers, n_results, n_dynamic, n_sources, n_drawn, n_variables, n_external, n_arenas, n_args,
       n_words, n_fresh, n_inputs;
-  bool plain; /* launches on one device, nothing else */
+  uint32_t last_wait; /* the first of the async moves that no step reads, + 1: they end with the run */
+  bool plain;         /* launches on one device, nothing else */
   tern__device *device;
   _Atomic(tern__frame *) frame; /* one that is free */
   pthread_mutex_t lock;

@@ -174,6 +174,29 @@ static void find_direct(tern__program *p) {
   p->n_direct = p->n_args;
 }
 
+static bool reads(const tern__program *p, const tern__pstep *s, uint32_t buffer) {
+  for (uint32_t k = 0; k < s->n_args; k++)
+    if (p->args[s->first_arg + k].buffer == buffer) return true;
+  return false;
+}
+
+/* Moves from a device with a queue into host memory need not be waited for until somebody reads what arrives. */
+static void find_async(tern__program *p) {
+  for (uint32_t i = 0; i < p->n_steps; i++) {
+    tern__pstep *move = &p->step[i];
+    if (move->kind != TERN__L_MOVE) continue;
+    const uint32_t to = p->args[move->first_arg + 1].buffer;
+    const tern__device *from = p->buffer[p->args[move->first_arg].buffer].device, *host = p->buffer[to].device;
+    if (!from->queue || host->queue || !(host->flags & TERN_DEV_HOST_MEM)) continue;
+    uint32_t reader = i + 1;
+    while (reader < p->n_steps && !reads(p, &p->step[reader], to)) reader++;
+    uint32_t *list = reader < p->n_steps ? &p->step[reader].wait : &p->last_wait;
+    move->async = true;
+    move->next_wait = *list;
+    *list = i + 1;
+  }
+}
+
 tern__program *tern__program_record(tern__unit *u) {
   tern__program *p = tern__calloc(1, sizeof *p);
   uint32_t *number = p ? tern__unit_alloc(u, u->g->n_nodes + 1, sizeof *number) : NULL;
@@ -190,6 +213,7 @@ tern__program *tern__program_record(tern__unit *u) {
     return NULL;
   }
   make_patches(p);
+  find_async(p);
   for (uint32_t i = 0; i < p->n_variables; i++) {
     p->variable[i] = tern__ref(u->g->variable[i].variable);
     p->next[i] = u->next[i];
@@ -226,6 +250,7 @@ static void frame_free(const tern__program *p, tern__frame *f) {
   free(f->word);
   free(f->drawn);
   free(f->launch);
+  free(f->ticket);
   free(f->storage);
   free(f->arena);
   free(f->fresh);
@@ -263,10 +288,11 @@ static tern__frame *frame_new(tern__program *p, tern__thread *t) {
   f->word = tern__calloc(p->n_words + 1, sizeof *f->word);
   f->drawn = tern__calloc(p->n_drawn + 1, sizeof *f->drawn);
   f->launch = tern__calloc(p->n_steps + 1, sizeof *f->launch);
+  f->ticket = tern__calloc(p->n_steps + 1, sizeof *f->ticket);
   f->storage = tern__calloc(p->n_buffers + 1, sizeof *f->storage);
   f->arena = tern__calloc(p->n_arenas + 1, sizeof *f->arena);
   f->fresh = tern__calloc(p->n_buffers + 1, sizeof *f->fresh);
-  bool ok = f->arg && f->word && f->drawn && f->launch && f->storage && f->arena && f->fresh;
+  bool ok = f->arg && f->word && f->drawn && f->launch && f->ticket && f->storage && f->arena && f->fresh;
   for (uint32_t a = 0; a < p->n_arenas && ok; a++)
     ok = (f->arena[a] = tern__storage_new(t, p->arena[a].device, p->arena[a].bytes)) != NULL;
   if (!ok) {
