@@ -58,8 +58,8 @@ bool tern__graph_agrees(const tern__graph *a, const tern__graph *b, char *text, 
                     (!a->n_outputs || !memcmp(a->output, b->output, a->n_outputs * sizeof *a->output));
   bool variables = same;
   for (uint32_t i = 0; same && i < a->n_variables; i++)
-    variables = variables && a->variable[i].variable == b->variable[i].variable &&
-                a->variable[i].value == b->variable[i].value;
+    variables =
+        variables && a->variable[i].variable == b->variable[i].variable && a->variable[i].value == b->variable[i].value;
   if (!variables && text) snprintf(text, size, "%u nodes instead of %u, or other results", a->n_nodes, b->n_nodes);
   return variables;
 }

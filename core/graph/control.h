@@ -53,8 +53,8 @@ tern_rc tern__body_open(tern__thread *t, tern__body *b);
 /* A new input in the form of like, borrowed from the scope that ends with the body. */
 tern_tensor *tern__body_input(tern__body *b, const tern_tensor *like);
 tern_rc tern__body_output(tern__body *b, tern_tensor *x);
-/* Back to the trace around. rc: what happened inside; returned, unless closing itself fails. After a failure the body is
-   empty. */
+/* Back to the trace around. rc: what happened inside; returned, unless closing itself fails. After a failure the body
+   is empty. */
 tern_rc tern__body_close(tern__thread *t, tern__body *b, tern_rc rc);
 void tern__body_free(tern__body *b);
 /* open, inputs like in[], the call, outputs, close. */
@@ -64,7 +64,8 @@ tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, 
 void tern__body_form(const tern__body *b, int o, tern_tensor *form);
 /* Makes both read the same outer values in the same order. */
 tern_rc tern__body_unite(tern__body *a, tern__body *b);
-/* The value of the body that stands for an outer one; made an input where it is none. TERN__IR_NONE with the error set. */
+/* The value of the body that stands for an outer one; made an input where it is none. TERN__IR_NONE with the error
+   set. */
 uint32_t tern__body_value_of(tern__body *b, tern_tensor *outer);
 /* Inputs declared are [0, n_inputs), then come outer[]: numbers them so. values: those of outer[]. */
 void tern__body_number(tern__body *b, const uint32_t *values);

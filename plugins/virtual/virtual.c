@@ -28,7 +28,16 @@ struct tern_mem {
   uint64_t size;
   unsigned char *data;
 };
+typedef struct recorded { /* a launch of a program */
+  struct recorded *next;
+  const tern_kernel *kernel;
+  tern_launch launch; /* its arrays are behind it */
+} recorded;
+struct tern_program {
+  recorded *first, **last;
+};
 struct tern_queue {
+  tern_program *recording; /* between program_begin and program_end */
   uint64_t tickets, time[TICKETS]; /* of ticket t: time[t % TICKETS] */
   tern_rc failed;                  /* stays */
   char message[240];
@@ -312,8 +321,64 @@ static void kernel_free(tern_dev *dev, tern_kernel *k) {
   free(k);
 }
 
+/* ---- programs: launches that are kept ---- */
+
+static recorded *keep(const tern_kernel *k, const tern_launch *l) {
+  const size_t args = l->n_args * sizeof *l->args, words = l->n_words * sizeof *l->words;
+  recorded *r = calloc(1, sizeof *r + args + words);
+  if (!r) return NULL;
+  r->kernel = k;
+  r->launch = *l;
+  r->launch.args = args ? memcpy(r + 1, l->args, args) : (void *)(r + 1);
+  r->launch.words = words ? memcpy((char *)(r + 1) + args, l->words, words) : (void *)(r + 1);
+  return r;
+}
+
+static void program_free(tern_dev *dev, tern_program *p) {
+  (void)dev;
+  for (recorded *r = p->first, *next; r; r = next) {
+    next = r->next;
+    free(r);
+  }
+  free(p);
+}
+
+static tern_rc program_begin(tern_dev *dev, tern_queue *q) {
+  if (q->recording) return fail(dev->drv, TERN_E_ARG, "virtual: a program is being recorded already");
+  tern_program *p = calloc(1, sizeof *p);
+  if (!p) return fail(dev->drv, TERN_E_OOM, "virtual: out of host memory");
+  p->last = &p->first;
+  q->recording = p;
+  return TERN_OK;
+}
+
+static tern_rc program_end(tern_dev *dev, tern_queue *q, tern_program **out) {
+  if (!q->recording) return fail(dev->drv, TERN_E_ARG, "virtual: no program is being recorded");
+  *out = q->recording;
+  q->recording = NULL;
+  return TERN_OK;
+}
+
+static tern_rc record(const tern_dev *dev, tern_program *p, const tern_kernel *k, const tern_launch *l) {
+  recorded *r = keep(k, l);
+  if (!r) return fail(dev->drv, TERN_E_OOM, "virtual: out of host memory");
+  *p->last = r;
+  p->last = &r->next;
+  return TERN_OK;
+}
+
+static tern_rc program_update(tern_dev *dev, tern_program *p, uint32_t nth, const tern_launch *l) {
+  recorded *r = p->first;
+  while (r && nth--) r = r->next;
+  if (!r || r->launch.n_args != l->n_args || r->launch.n_words != l->n_words)
+    return fail(dev->drv, TERN_E_ARG, "virtual: the program has no such launch");
+  memcpy((void *)(uintptr_t)r->launch.args, l->args, l->n_args * sizeof *l->args);
+  memcpy((void *)(uintptr_t)r->launch.words, l->words, l->n_words * sizeof *l->words);
+  return TERN_OK;
+}
+
 /* An error of the evaluator (an index out of range) belongs to the queue, as on a real device. */
-static tern_rc launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
+static tern_rc run_now(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l, bool first) {
   enum { FEW = 64 };
   void *few[FEW], **args = l->n_args <= FEW ? few : malloc(l->n_args * sizeof *args);
   if (!args) return fail(dev->drv, TERN_E_OOM, "virtual: out of host memory");
@@ -325,13 +390,24 @@ static tern_rc launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const 
     memcpy(q->message, message, sizeof message);
   }
   if (args != few) free(args);
-  const uint64_t ns = virtual_cost(&dev->spec, &k->region, l->words);
+  uint64_t ns = virtual_cost(&dev->spec, &k->region, l->words);
+  if (!first && ns > dev->spec.launch_ns) ns -= dev->spec.launch_ns; /* of a program: one start for all */
   pthread_mutex_lock(&dev->drv->lock);
   advance(dev, 0, ns);
   dev->clock.launching += ns;
   dev->clock.launches++;
   pthread_mutex_unlock(&dev->drv->lock);
   return TERN_OK;
+}
+
+static tern_rc launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
+  return q->recording ? record(dev, q->recording, k, l) : run_now(dev, q, k, l, true);
+}
+
+static tern_rc program_run(tern_dev *dev, tern_queue *q, const tern_program *p) {
+  tern_rc rc = TERN_OK;
+  for (const recorded *r = p->first; r && !rc; r = r->next) rc = run_now(dev, q, r->kernel, &r->launch, r == p->first);
+  return rc;
 }
 
 static tern_rc cost(tern_dev *dev, const tern_region *r, const tern_word *words, uint64_t *ns) {
@@ -351,6 +427,8 @@ static const tern_backend backend = {
   .init = init, .fini = fini, .device_info = device_info, .device_open = device_open, .device_close = device_close,
   .mem_alloc = mem_alloc, .mem_free = mem_free, .queue_open = queue_open, .queue_close = queue_close,
   .queue_signal = queue_signal, .queue_wait = queue_wait, .queue_sync = queue_sync, .copy = copy, .fill = fill,
-  .supports = supports, .compile = compile, .launch = launch, .kernel_free = kernel_free, .cost = cost};
+  .supports = supports, .compile = compile, .launch = launch, .kernel_free = kernel_free, .cost = cost,
+  .program_begin = program_begin, .program_end = program_end, .program_update = program_update,
+  .program_run = program_run, .program_free = program_free};
 /* clang-format on */
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

@@ -25,19 +25,22 @@ void both_ways(const char *name, tern_function_body body, void *self, tern_tenso
   CHECK(rc == 0, "%s: eagerly %s: %s", name, tern_rc_name(rc), tern_error());
   tern_error_clear();
   for (int o = 0; out && o < n_out; o++) out[o] = expected[o];
-  tern_function *f = tern_function_new(body, self, n_in, n_out, &(tern_function_opts){.name = name});
-  for (int call = 0; call < 2 && !rc; call++) {
-    TERN_SCOPE;
-    const tern_rc traced = tern_function_run(f, in, n_in, got, n_out);
-    CHECK(traced == 0, "%s: traced %s: %s", name, tern_rc_name(traced), tern_error());
-    tern_error_clear();
-    for (int o = 0; o < n_out && !traced; o++) both_same(name, o, got[o], expected[o], ulps, absolute);
-    if (traced) break;
+  for (int way = 0; way < 3 && !rc; way++) {
+    const tern_function_opts opts = {.name = name, .no_fuse = way == 1, .no_simplify = way == 2};
+    tern_function *f = tern_function_new(body, self, n_in, n_out, &opts);
+    for (int call = 0; call < 2; call++) {
+      TERN_SCOPE;
+      const tern_rc traced = tern_function_run(f, in, n_in, got, n_out);
+      CHECK(traced == 0, "%s: traced %s: %s", name, tern_rc_name(traced), tern_error());
+      tern_error_clear();
+      for (int o = 0; o < n_out && !traced; o++) both_same(name, o, got[o], expected[o], ulps, absolute);
+      if (traced) break;
+    }
+    tern_function_info info = {0};
+    tern_function_get_info(f, &info);
+    CHECK(info.traces == 1, "%s: %d traces", name, info.traces);
+    tern_function_release(f);
   }
-  tern_function_info info = {0};
-  tern_function_get_info(f, &info);
-  CHECK(info.traces == 1, "%s: %d traces", name, info.traces);
-  tern_function_release(f);
 }
 
 static double loss_of(tern_function_body body, void *self, tern_tensor *const *in, int n_in) {

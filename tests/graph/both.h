@@ -3,8 +3,8 @@
 #define TERN_TESTS_GRAPH_BOTH_H_
 #include "support/values.h"
 
-/* Results must lie within `ulps` (of their dtype), or `absolute` of each other; the function is called twice, and
-   traced once. out (may be NULL): the eager results, borrowed from the scope. */
+/* Results must lie within `ulps` (of their dtype), or `absolute` of each other; functions with and without passes are
+   called twice, and traced once. out (may be NULL): the eager results, borrowed from the scope. */
 void both_ways(const char *name, tern_function_body body, void *self, tern_tensor *const *in, int n_in,
                tern_tensor **out, int n_out, double ulps, double absolute);
 /* The two must be alike as above. */

@@ -7,10 +7,11 @@
 #include <tern/graph.h>
 #include <tern/tern.h>
 
-#define OPS(X)                                                                                                       \
-  X(UNARY) X(BINARY) X(SCALAR) X(REDUCE) X(PERMUTE) X(SLICE) X(MERGE) X(INSERT) X(SQUEEZE) X(EXPAND) X(CONCAT)       \
-  X(STACK) X(PAD) X(MATMUL) X(LINEAR) X(SOFTMAX) X(NORM) X(TAKE) X(CAST) X(WHERE) X(COMPARE) X(READ) X(ASSIGN)       \
-  X(ARGMAX) X(CUMSUM) X(RANDOM) X(SCATTER) X(REPEAT) X(FLIP) X(CENTRE) X(INDEX) X(MEAN_ALL)
+#define OPS(X)                                                                                                         \
+  X(UNARY)                                                                                                             \
+  X(BINARY) X(SCALAR) X(REDUCE) X(PERMUTE) X(SLICE) X(MERGE) X(INSERT) X(SQUEEZE) X(EXPAND) X(CONCAT) X(STACK) X(PAD)  \
+      X(MATMUL) X(LINEAR) X(SOFTMAX) X(NORM) X(TAKE) X(CAST) X(WHERE) X(COMPARE) X(READ) X(ASSIGN) X(ARGMAX) X(CUMSUM) \
+          X(RANDOM) X(SCATTER) X(REPEAT) X(FLIP) X(CENTRE) X(INDEX) X(MEAN_ALL)
 enum {
 #define X(name) OP_##name,
   OPS(X)
@@ -91,16 +92,27 @@ static bool make_map(maker *m) {
     if (!is_float(a->dtype)) return false;
     if (k < 3) return true; /* neg, abs, relu */
     if (k == 8 && a->bound > 3) return false;
-    inexact(&m->out, k == 8 ? exp(a->bound) : k == 7 ? a->bound * a->bound : k == 6 ? a->bound + 1 : 1,
-            a->error * (k == 8 ? exp(a->bound) : k == 7 ? 2 * a->bound : 2));
+    inexact(&m->out,
+            k == 8   ? exp(a->bound)
+            : k == 7 ? a->bound * a->bound
+            : k == 6 ? a->bound + 1
+                     : 1,
+            a->error * (k == 8   ? exp(a->bound)
+                        : k == 7 ? 2 * a->bound
+                                 : 2));
     return m->out.bound < 64;
   }
   if (m->s.op == OP_SCALAR) {
     const int k = m->s.p[0] = below(m, 4);
     m->s.value = 0.25 * (1 + below(m, 6));
     if (!is_float(a->dtype)) return false;
-    inexact(&m->out, k < 2 ? a->bound + m->s.value : k == 2 ? a->bound * m->s.value : a->bound / m->s.value,
-            a->error * (k < 2 ? 1 : k == 2 ? m->s.value : 1 / m->s.value));
+    inexact(&m->out,
+            k < 2    ? a->bound + m->s.value
+            : k == 2 ? a->bound * m->s.value
+                     : a->bound / m->s.value,
+            a->error * (k < 2    ? 1
+                        : k == 2 ? m->s.value
+                                 : 1 / m->s.value));
     return m->out.bound < 64;
   }
   const random_form *b = form(m, 1);
@@ -157,8 +169,8 @@ static bool make_view(maker *m) {
     if (r < 2 || axis == r - 1) return false;
     if (a->dim[axis].b >= 0 || a->dim[axis + 1].b >= 0 || a->dim[axis].add || a->dim[axis + 1].add) return false;
     if (a->dim[axis].mul * a->dim[axis + 1].mul > 40) return false;
-    m->out.dim[axis] = (random_size){a->dim[axis].a, a->dim[axis + 1].a,
-                                     (int16_t)(a->dim[axis].mul * a->dim[axis + 1].mul), 0};
+    m->out.dim[axis] =
+        (random_size){a->dim[axis].a, a->dim[axis + 1].a, (int16_t)(a->dim[axis].mul * a->dim[axis + 1].mul), 0};
     if (m->out.dim[axis].a < m->out.dim[axis].b) {
       m->out.dim[axis].a = a->dim[axis + 1].a;
       m->out.dim[axis].b = a->dim[axis].a;
@@ -232,7 +244,8 @@ static bool make_join(maker *m) {
 static bool make_product(maker *m) {
   const random_form *a = form(m, 0), *b = form(m, 1), *c = form(m, 2);
   m->out = *a;
-  if (a->rank < 2 || b->rank != 2 || a->dtype != b->dtype || (a->dtype != TERN_F32 && a->dtype != TERN_F64)) return false;
+  if (a->rank < 2 || b->rank != 2 || a->dtype != b->dtype || (a->dtype != TERN_F32 && a->dtype != TERN_F64))
+    return false;
   const random_size k = a->dim[a->rank - 1];
   m->s.p[0] = same_size(b->dim[0], k) ? 0 : 1;
   if (!same_size(b->dim[m->s.p[0]], k)) return false;
@@ -263,7 +276,8 @@ static bool make_along(maker *m) {
     return m->out.bound < 64 && a->bound < 16;
   case OP_NORM: /* epsilon 1: little amplification */
     m->s.p[1] = below(m, 2);
-    inexact(&m->out, fmin(a->bound * 2, sqrt(n) + 1), 6 * (1 + a->bound) * (1 + a->bound) * (a->error + n * eps * a->bound));
+    inexact(&m->out, fmin(a->bound * 2, sqrt(n) + 1),
+            6 * (1 + a->bound) * (1 + a->bound) * (a->error + n * eps * a->bound));
     return a->bound < 16;
   case OP_CENTRE: inexact(&m->out, 2 * a->bound, 2 * a->error + n * eps * a->bound); return m->out.bound < 64;
   case OP_CUMSUM: inexact(&m->out, n * a->bound, n * (a->error + n * eps * a->bound)); return m->out.bound < 64;
@@ -323,15 +337,16 @@ static bool make_other(maker *m) {
   case OP_READ:
     m->s.n_in = 0;
     m->s.p[0] = below(m, g->n_variables);
-    m->out = (random_form){TERN_F32, 2, {number(3), number(4)}, g->variable_error[m->s.p[0]] == 0, 64,
-                           g->variable_error[m->s.p[0]]};
+    m->out = (random_form){
+        TERN_F32, 2, {number(3), number(4)}, g->variable_error[m->s.p[0]] == 0, 64, g->variable_error[m->s.p[0]]};
     return true;
   case OP_ASSIGN: /* variable += tanh(value), or = */
     m->s.p[0] = below(m, g->n_variables);
     m->s.p[1] = below(m, 2);
     if (a->dtype != TERN_F32 || a->rank > 2) return false;
     random_form v = {.rank = 2, .dim = {number(3), number(4)}}, sum;
-    if (!broadcast(&v, a, &sum) || sum.rank != 2 || !same_size(sum.dim[0], v.dim[0]) || !same_size(sum.dim[1], v.dim[1]))
+    if (!broadcast(&v, a, &sum) || sum.rank != 2 || !same_size(sum.dim[0], v.dim[0]) ||
+        !same_size(sum.dim[1], v.dim[1]))
       return false;
     if (m->s.p[1] && (a->rank != 2 || !same_size(a->dim[0], v.dim[0]) || !same_size(a->dim[1], v.dim[1]))) return false;
     g->variable_error[m->s.p[0]] = (m->s.p[1] ? 0 : g->variable_error[m->s.p[0]]) + a->error + 0x1p-20;
@@ -417,7 +432,7 @@ bool random_graph_make(random_graph *g, uint64_t seed, int steps) {
     random_form *f = &g->form[g->n_values++];
     *f = (random_form){.dtype = below(&m, 5) ? d : TERN_F32, .rank = 1 + below(&m, 3), .exact = true, .bound = 1};
     for (int k = 0; k < f->rank; k++)
-      f->dim[k] = below(&m, 6) ? (random_size){(int8_t)below(&m, RANDOM_CLASSES), -1, 1, 0}
+      f->dim[k] = below(&m, 6)   ? (random_size){(int8_t)below(&m, RANDOM_CLASSES), -1, 1, 0}
                   : below(&m, 2) ? one
                                  : number(4);
   }
@@ -427,7 +442,8 @@ bool random_graph_make(random_graph *g, uint64_t seed, int steps) {
   g->form[g->n_values++] = (random_form){TERN_F32, 2, {number(3), number(4)}, true, 1, 0};
   g->constant = tern_keep(filled((tern_shape){2, {3, 4}}, TERN_F32, &state));
   for (int i = 0; i < 2; i++)
-    g->variable[i] = tern_variable(filled((tern_shape){2, {3, 4}}, TERN_F32, &state), &(tern_variable_opts){.name = "v"});
+    g->variable[i] =
+        tern_variable(filled((tern_shape){2, {3, 4}}, TERN_F32, &state), &(tern_variable_opts){.name = "v"});
   if (!g->constant || !g->variable[0] || !g->variable[1]) return false;
   g->first_step_value = g->n_values;
   for (int tries = 0; tries < 40 * steps && g->n_steps < steps && g->n_values < RANDOM_VALUES; tries++) {
@@ -464,7 +480,7 @@ static tern_tensor *run_map(const random_step *s, tern_tensor *const *x) {
 
 static tern_tensor *run_reduce(const random_step *s, tern_tensor *x, int rank) {
   static tern_tensor *(*const reduce[])(tern_tensor *, const tern_reduce_opts *) = {tern_sum, tern_mean, tern_max,
-                                                                                   tern_min};
+                                                                                    tern_min};
   int axes[RANDOM_RANK], n = 0;
   for (int d = 0; d < rank; d++)
     if (s->p[1] >> d & 1) axes[n++] = d;
@@ -507,7 +523,8 @@ static tern_tensor *run_along(const random_step *s, tern_tensor *x, int rank) {
   case OP_TAKE: return tern_take(x, tern_i64(TERN_SHAPE(3), 0, -1, 0), axis);
   default:
     (void)rank;
-    return tern_scatter_add(x, tern_i64(TERN_SHAPE(3), 0, -1, 0), tern_take(x, tern_i64(TERN_SHAPE(3), 0, 0, -1), 0), 0);
+    return tern_scatter_add(x, tern_i64(TERN_SHAPE(3), 0, -1, 0), tern_take(x, tern_i64(TERN_SHAPE(3), 0, 0, -1), 0),
+                            0);
   }
 }
 
@@ -534,11 +551,14 @@ static tern_tensor *run_other(random_graph *g, const random_step *s, tern_tensor
   switch (s->op) {
   case OP_CAST: return tern_cast(x[0], s->dtype);
   case OP_COMPARE:
-    return s->p[0] == 0 ? tern_less(x[0], x[1]) : s->p[0] == 1 ? tern_greater_equal(x[0], x[1]) : tern_equal(x[0], x[1]);
+    return s->p[0] == 0   ? tern_less(x[0], x[1])
+           : s->p[0] == 1 ? tern_greater_equal(x[0], x[1])
+                          : tern_equal(x[0], x[1]);
   case OP_WHERE: return tern_where(x[0], x[1], x[2]);
   case OP_READ: return s->p[0] ? tern_transpose(tern_transpose(g->variable[1])) : g->variable[0];
   case OP_ASSIGN:
-    if (s->p[1] ? tern_assign(g->variable[s->p[0]], tern_tanh(x[0])) : tern_assign_add(g->variable[s->p[0]], tern_tanh(x[0])))
+    if (s->p[1] ? tern_assign(g->variable[s->p[0]], tern_tanh(x[0]))
+                : tern_assign_add(g->variable[s->p[0]], tern_tanh(x[0])))
       return NULL;
     return x[0];
   default:
@@ -583,7 +603,8 @@ tern_rc random_graph_body(void *self, tern_tensor *const *in, int n_in, tern_ten
 }
 
 tern_rc random_graph_operands(random_graph *g, int call, tern_tensor **in) {
-  static const int64_t sizes[][RANDOM_CLASSES] = {{4, 3, 5}, {4, 3, 5}, {6, 3, 5}, {7, 3, 5}, {3, 5, 9}, {5, 4, 3}, {3, 3, 3}};
+  static const int64_t sizes[][RANDOM_CLASSES] = {{4, 3, 5}, {4, 3, 5}, {6, 3, 5}, {7, 3, 5},
+                                                  {3, 7, 5}, {5, 4, 5}, {3, 3, 3}};
   uint64_t state = g->seed * 31 + (uint64_t)call;
   memcpy(g->size, sizes[call], sizeof g->size);
   tern_set_seed(g->seed + (uint64_t)call);

@@ -4,7 +4,14 @@
 #define TERN_TESTS_GRAPH_RANDOM_GRAPH_H_
 #include "support/values.h"
 
-enum { RANDOM_STEPS = 60, RANDOM_VALUES = 96, RANDOM_INPUTS = 4, RANDOM_OUTPUTS = 5, RANDOM_CLASSES = 3, RANDOM_RANK = 4 };
+enum {
+  RANDOM_STEPS = 60,
+  RANDOM_VALUES = 96,
+  RANDOM_INPUTS = 4,
+  RANDOM_OUTPUTS = 5,
+  RANDOM_CLASSES = 3,
+  RANDOM_RANK = 4
+};
 
 /* mul * s[a] * s[b] + add; a, b -1: 1. */
 typedef struct random_size {
@@ -16,7 +23,7 @@ typedef struct random_form {
   tern_dtype dtype;
   int rank;
   random_size dim[RANDOM_RANK];
-  bool exact;         /* the same bits whatever is fused */
+  bool exact;          /* the same bits whatever is fused */
   double bound, error; /* of the absolute values; how far two ways of computing it may lie apart */
 } random_form;
 

@@ -1,5 +1,5 @@
-/* tern_cond, tern_while, tern_scan: the same results eagerly and in functions, what bodies may read, and what is refused.
-   Gradients: test_control_grad.c. */
+/* tern_cond, tern_while, tern_scan: the same results eagerly and in functions, what bodies may read, and what is
+   refused. Gradients: test_control_grad.c. */
 #include "graph/both.h"
 #include <math.h>
 #include <stdlib.h>
@@ -174,7 +174,8 @@ static tern_tensor *truth(int v) {
 
 static void test_reads(void) {
   TERN_SCOPE;
-  outside o = {.constant = tern_f32(TERN_SHAPE(2), 3, 4), .variable = tern_variable(tern_f32(TERN_SHAPE(2), 5, 6), NULL)};
+  outside o = {.constant = tern_f32(TERN_SHAPE(2), 3, 4),
+               .variable = tern_variable(tern_f32(TERN_SHAPE(2), 5, 6), NULL)};
   o.inner = tern_function_new(inner, NULL, 2, 1, NULL);
   tern_tensor *x = tern_f32(TERN_SHAPE(2), 0.5, -1);
   tern_function *f = tern_function_new(reads, &o, 2, 1, NULL);
@@ -203,7 +204,8 @@ static tern_rc assigned(void *self, tern_tensor *const *in, int n_in, tern_tenso
 
 static void test_assigned_before(void) {
   TERN_SCOPE;
-  outside o = {.constant = tern_f32(TERN_SHAPE(2), 3, 4), .variable = tern_variable(tern_f32(TERN_SHAPE(2), 5, 6), NULL)};
+  outside o = {.constant = tern_f32(TERN_SHAPE(2), 3, 4),
+               .variable = tern_variable(tern_f32(TERN_SHAPE(2), 5, 6), NULL)};
   tern_tensor *in[] = {truth(1), tern_f32(TERN_SHAPE(2), 0.5, -1)}, *out;
   o.inner = tern_function_new(inner, NULL, 2, 1, NULL);
   both_ways("assigned before", assigned, &o, in, 2, &out, 1, 4, 0);
@@ -231,7 +233,8 @@ static tern_rc power(void *self, tern_tensor *const *in, int n_in, tern_tensor *
 
 static void test_power(void) {
   TERN_SCOPE;
-  tern_tensor *in[] = {tern_f32(TERN_SHAPE(3, 3), 4, 1, 0, 1, 3, 1, 0, 1, 2), tern_f32(TERN_SHAPE(3), 1, 0, 0)}, *out[2];
+  tern_tensor *in[] = {tern_f32(TERN_SHAPE(3, 3), 4, 1, 0, 1, 3, 1, 0, 1, 2), tern_f32(TERN_SHAPE(3), 1, 0, 0)},
+              *out[2];
   both_ways("power iteration", power, NULL, in, 2, out, 2, 16, 0);
   double *norms = test_values(out[1]);
   CHECK(norms && fabs(norms[29] - 4.7320508) < 1e-4, "the largest eigenvalue is %g", norms ? norms[29] : 0);
@@ -254,7 +257,8 @@ static tern_rc running(void *self, tern_tensor *const *in, int n_in, tern_tensor
 
 static void test_scan(void) {
   TERN_SCOPE;
-  tern_tensor *in[] = {tern_f32(TERN_SHAPE(3, 2), 1, 2, 3, 4, 5, 6), tern_constant(TERN_SHAPE(3), TERN_I64, (int64_t[]){1, 10, 100}, 3)};
+  tern_tensor *in[] = {tern_f32(TERN_SHAPE(3, 2), 1, 2, 3, 4, 5, 6),
+                       tern_constant(TERN_SHAPE(3), TERN_I64, (int64_t[]){1, 10, 100}, 3)};
   tern_tensor *out[4];
   both_ways("scan", running, NULL, in, 2, out, 4, 0, 0);
   CHECK_LIST(out[0], TERN_SHAPE(2), TERN_F32, 531, 642);
@@ -477,6 +481,40 @@ static void test_assigning(void) {
   }
 }
 
+/* States that are written in place, though others have their memory: the old value is a state too; two states begin as
+   one tensor; one becomes a constant; the operand of the function itself. */
+static tern_rc writing_trip(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  tern_tensor *at = in[0], *fixed = *(tern_tensor **)self;
+  (void)n_in, (void)n_out;
+  out[0] = tern_add(at, tern_scalar_int(1));
+  out[1] = tern_scatter(in[1], at, tern_scalar(7), 0, TERN_SCATTER_SET);
+  out[2] = in[1];
+  out[3] = tern_scatter(in[4], at, tern_sum(in[1], NULL), 0, TERN_SCATTER_ADD);
+  out[4] = fixed;
+  out[5] = tern_add(tern_scatter(in[5], at, tern_scalar(1), 0, TERN_SCATTER_ADD), in[5]); /* reads it afterwards */
+  return TERN_OK;
+}
+static tern_rc writing_goes_on(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  (void)self, (void)n_in, (void)n_out;
+  return give(out, tern_less(in[0], tern_scalar_int(3)));
+}
+static tern_rc writing(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  tern_tensor *x = in[0], *state[] = {tern_constant(TERN_SHAPE(), TERN_I64, (int64_t[]){0}, 1), x, x, x, x, in[1]};
+  (void)n_in, (void)n_out;
+  return tern_while(writing_goes_on, writing_trip, self, state, 6, out, NULL);
+}
+static void test_in_place(void) {
+  TERN_SCOPE;
+  tern_tensor *in[] = {tern_f32(TERN_SHAPE(4), 1, 2, 3, 4), tern_f32(TERN_SHAPE(4), 0, 1, 0, 2)}, *out[6];
+  tern_tensor *fixed = tern_f32(TERN_SHAPE(4), 10, 20, 30, 40);
+  both_ways("written in place", writing, &fixed, in, 2, out, 6, 0, 0);
+  CHECK_LIST(out[1], TERN_SHAPE(4), TERN_F32, 7, 7, 7, 4);
+  CHECK_LIST(out[2], TERN_SHAPE(4), TERN_F32, 7, 7, 3, 4);
+  CHECK_LIST(in[0], TERN_SHAPE(4), TERN_F32, 1, 2, 3, 4);
+  CHECK_LIST(in[1], TERN_SHAPE(4), TERN_F32, 0, 1, 0, 2);
+  CHECK_LIST(fixed, TERN_SHAPE(4), TERN_F32, 10, 20, 30, 40);
+}
+
 /* Memory does not grow with the number of trips. */
 static tern_rc big_trip(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
   (void)self, (void)n_in, (void)n_out;
@@ -528,18 +566,10 @@ static void test_session(void) {
   tern_graph_release(g);
 }
 
-static const test_case cases[] = {{"factorial", test_factorial},
-                                  {"gcd", test_gcd},
-                                  {"newton", test_newton},
-                                  {"nested", test_nested},
-                                  {"reads", test_reads},
-                                  {"assigned_before", test_assigned_before},
-                                  {"power", test_power},
-                                  {"scan", test_scan},
-                                  {"variable_sizes", test_variable_sizes},
-                                  {"limit", test_limit},
-                                  {"refusals", test_refusals},
-                                  {"assigning", test_assigning},
-                                  {"memory", test_memory},
-                                  {"session", test_session}};
+static const test_case cases[] = {
+    {"factorial", test_factorial}, {"gcd", test_gcd},           {"newton", test_newton},
+    {"nested", test_nested},       {"reads", test_reads},       {"assigned_before", test_assigned_before},
+    {"power", test_power},         {"scan", test_scan},         {"variable_sizes", test_variable_sizes},
+    {"limit", test_limit},         {"refusals", test_refusals}, {"assigning", test_assigning},
+    {"in_place", test_in_place},   {"memory", test_memory},     {"session", test_session}};
 TEST_MAIN("control", cases)

@@ -168,7 +168,8 @@ static void test_branch_in_loop(void) {
 static tern_rc cell(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
   const graded *g = self;
   (void)n_in, (void)n_out;
-  tern_tensor *h = tern_tanh(tern_add(tern_add(tern_matmul(in[1], g->outer), tern_matmul(in[0], g->predicate)), g->variable));
+  tern_tensor *h =
+      tern_tanh(tern_add(tern_add(tern_matmul(in[1], g->outer), tern_matmul(in[0], g->predicate)), g->variable));
   out[0] = h;
   return give(out + 1, tern_mul(h, h));
 }
@@ -216,7 +217,8 @@ static tern_rc run_length(void *self, tern_tensor *const *in, int n_in, tern_ten
 static void test_lengths(void) {
   TERN_SCOPE;
   uint64_t seed = 5;
-  tern_tensor *in[] = {NULL, some(&seed, TERN_SHAPE(3, 2)), some(&seed, TERN_SHAPE(2, 2)), some(&seed, TERN_SHAPE(2, 2))};
+  tern_tensor *in[] = {NULL, some(&seed, TERN_SHAPE(3, 2)), some(&seed, TERN_SHAPE(2, 2)),
+                       some(&seed, TERN_SHAPE(2, 2))};
   graded g = {.variable = tern_variable(some(&seed, TERN_SHAPE(2)), NULL)};
   tern_function *f = tern_function_new(run_length, &g, 4, 5, NULL);
   for (int64_t n = 2; n < 8; n++) {
@@ -329,6 +331,63 @@ static void test_tape_around(void) {
   tern_release(g.variable);
 }
 
+/* Computed again in the backward pass. */
+static tern_rc checkpointed(graded *g, tern_tensor *const *in, tern_tensor **loss) {
+  static graded kept; /* must outlive the tape */
+  kept = *g;
+  kept.loss = rnn_loss;
+  return tern_checkpoint_call(loop_only, &kept, NULL, in, 4, loss, 1);
+}
+static void test_checkpoint(void) {
+  TERN_SCOPE;
+  uint64_t seed = 13;
+  tern_tensor *in[] = {some(&seed, TERN_SHAPE(4, 2, 3)), some(&seed, TERN_SHAPE(3, 2)), some(&seed, TERN_SHAPE(2, 2)),
+                       some(&seed, TERN_SHAPE(2, 2))};
+  graded g = {.loss = checkpointed, .variable = tern_variable(some(&seed, TERN_SHAPE(2)), NULL), .use_variable = 1};
+  check("rnn, checkpointed", &g, in, 4, 32);
+  tern_release(g.variable);
+}
+
+/* A whole training loop in one function: each trip has a tape of its own and assigns the variable. */
+static tern_rc training_step(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  graded *g = self;
+  tern_tape *tape = tern_tape_begin(NULL);
+  (void)n_in, (void)n_out;
+  tern_tensor *off = tern_sub(tern_matmul(in[0], g->variable), in[1]), *gradient;
+  tern_tensor *loss = tern_mean(tern_mul(off, off), NULL);
+  tern_rc rc = tern_tape_gradient(tape, loss, &g->variable, 1, &gradient);
+  tern_tape_end(tape);
+  if (!rc) rc = tern_assign_sub(g->variable, tern_mul(gradient, tern_scalar(0.25)));
+  return rc ? rc : give(out, loss);
+}
+static tern_rc training(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  (void)n_out;
+  return tern_scan(training_step, self, NULL, 0, in, n_in, out, 1, NULL);
+}
+static void test_training(void) {
+  TERN_SCOPE;
+  uint64_t seed = 21;
+  tern_tensor *start = some(&seed, TERN_SHAPE(3, 1)), *truth_of = some(&seed, TERN_SHAPE(3, 1));
+  tern_tensor *in[] = {tern_random_normal(TERN_SHAPE(40, 8, 3), NULL), NULL}, *out[2], *weight[2];
+  in[1] = tern_matmul(in[0], truth_of);
+  for (int traced = 0; traced < 2; traced++) {
+    graded g = {.variable = tern_variable(start, NULL)};
+    tern_function *f = tern_function_new(training, &g, 2, 1, NULL);
+    const tern_rc rc = traced ? tern_function_run(f, in, 2, &out[1], 1) : training(&g, in, 2, &out[0], 1);
+    CHECK(rc == 0, "%s", tern_error());
+    tern_error_clear();
+    weight[traced] = tern_clone(g.variable);
+    tern_function_release(f);
+    tern_release(g.variable);
+  }
+  both_same("losses", 0, out[1], out[0], 256, 1e-5);
+  both_same("weights", 0, weight[1], weight[0], 256, 1e-5);
+  double *losses = test_values(out[1]);
+  CHECK(losses && losses[39] < 0.05 * losses[0], "the loss went from %g to %g", losses ? losses[0] : 0,
+        losses ? losses[39] : 0);
+  free(losses);
+}
+
 static const test_case cases[] = {{"cond", test_cond},
                                   {"while", test_while},
                                   {"unlimited", test_unlimited},
@@ -337,5 +396,7 @@ static const test_case cases[] = {{"cond", test_cond},
                                   {"lengths", test_lengths},
                                   {"second", test_second},
                                   {"too_late", test_too_late},
-                                  {"tape_around", test_tape_around}};
+                                  {"tape_around", test_tape_around},
+                                  {"checkpoint", test_checkpoint},
+                                  {"training", test_training}};
 TEST_MAIN("control_grad", cases)

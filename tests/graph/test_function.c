@@ -26,8 +26,7 @@ static tern_rc one(tern_tensor *y, tern_tensor **out) {
   *out = y;
   return y ? TERN_OK : tern_error_code();
 }
-#define BODY(name) \
-  static tern_rc name(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out)
+#define BODY(name) static tern_rc name(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out)
 #define UNUSED (void)self, (void)in, (void)n_in, (void)out, (void)n_out
 
 BODY(row_means) {
@@ -117,7 +116,7 @@ BODY(optional) {
 static void operands(void) {
   TERN_SCOPE;
   tern_function *f = tern_function_new(optional, NULL, 2, 4, NULL);
-  tern_tensor *x = ramp(TERN_SHAPE(2, 2), 0, 1), *out[4];
+  tern_tensor *x = ramp(TERN_SHAPE(2, 2), 0, 1), *out[5];
   CHECK(!tern_function_run(f, (tern_tensor *[]){x, TERN_NONE}, 2, out, 4), "%s", tern_error());
   CHECK_LIST(out[0], TERN_SHAPE(2, 2), TERN_F32, 0, -1, -2, -3);
   CHECK(out[1] == TERN_NONE, "a result is not none");
@@ -315,8 +314,9 @@ static void numbers_like_sizes(void) {
 
 BODY(smoothed_loss) {
   UNUSED;
-  return one(tern_loss_categorical_crossentropy(in[0], in[1], &(tern_loss_opts){.label_smoothing = 0.1, .from_logits = 1}),
-             out);
+  return one(
+      tern_loss_categorical_crossentropy(in[0], in[1], &(tern_loss_opts){.label_smoothing = 0.1, .from_logits = 1}),
+      out);
 }
 
 /* A host number made of a size in a way that cannot be read back: the function must notice. */
@@ -393,7 +393,8 @@ BODY(little_of_all) {
   tern_tape *tape = tern_tape_begin(NULL);
   if (!tape || tern_tape_watch(tape, in[0])) return tern_error_code();
   tern_tensor *h = tern_gelu(tern_matmul(in[0], tern_transpose(in[0])), NULL);
-  tern_tensor *y = tern_mean(tern_softmax(tern_concat((tern_tensor *[]){h, tern_dropout(h, 0.5, NULL)}, 2, 1), -1), NULL);
+  tern_tensor *y =
+      tern_mean(tern_softmax(tern_concat((tern_tensor *[]){h, tern_dropout(h, 0.5, NULL)}, 2, 1), -1), NULL);
   tern_tensor *d;
   if (!y || tern_tape_gradient(tape, y, in, 1, &d) || tern_assign_add(p->variable, tern_sum(d, NULL)))
     return tern_error_code();

@@ -35,7 +35,8 @@ static bool run_seed(uint64_t seed, traced_count *count) {
               .variables = g.variable,
               .n_variables = 2};
   static const tern_function_opts plain = {.name = "plain", .no_simplify = 1, .no_fuse = 1},
-                                  unfused = {.name = "unfused", .no_fuse = 1}, fused = {.name = "fused", .no_simplify = 1};
+                                  unfused = {.name = "unfused", .no_fuse = 1},
+                                  fused = {.name = "fused", .no_simplify = 1};
   snprintf(name, sizeof name, "seed %llu, plain", (unsigned long long)seed);
   bool ok = traced_check(&t, &plain, count);
   t.slack = slack;
@@ -54,7 +55,7 @@ static void programs(void) {
   traced_count n = {0};
   int failed = 0;
   for (int i = 0; i < seeds && failed < 3; i++) failed += !run_seed(first_seed + (uint64_t)i, &n);
-  printf("(%d seeds from %llu: %d functions, %d calls, %d results compared; %d functions traced more than four times; "
+  printf("(%d seeds from %llu: %d functions, %d calls, %d results compared; %d functions traced more than five times; "
          "%d calls left out) ",
          seeds, (unsigned long long)first_seed, n.functions, n.calls, n.compared, n.many_traces, n.left_out);
   CHECK(n.left_out == 0, "%d calls fail eagerly", n.left_out);
@@ -64,7 +65,7 @@ static const test_case cases[] = {{"programs", programs}};
 
 int main(int argc, char **argv) {
   const char *more = getenv("TERN_TEST_SEEDS");
-  seeds = more ? atoi(more) : on_opencl() ? 12 : 500;
+  seeds = more ? atoi(more) : on_opencl() ? 12 : 3000;
   if (argc > 1) first_seed = strtoull(argv[1], NULL, 10);
   if (argc > 2) seeds = atoi(argv[2]);
   return test_main(1, argv, "random graphs", cases, 1);

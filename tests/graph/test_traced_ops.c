@@ -220,8 +220,13 @@ static void samples(void) {
         memcpy(s.columns, sizes[k][1], sizeof s.columns);
         char name[128];
         snprintf(name, sizeof name, "sample of %s, %s, sizes %d", op->name, tern_dtype_name(d), k);
-        traced t = {
-            .name = name, .body = sample_body, .operands = sample_operands, .self = &s, .n_in = 2, .n_out = 1, .n_calls = 3};
+        traced t = {.name = name,
+                    .body = sample_body,
+                    .operands = sample_operands,
+                    .self = &s,
+                    .n_in = 2,
+                    .n_out = 1,
+                    .n_calls = 3};
         static const tern_function_opts plain = {.name = "plain", .no_simplify = 1, .no_fuse = 1};
         if (!traced_check(&t, &plain, &n)) continue;
         t.tolerance = 64;
@@ -231,7 +236,7 @@ static void samples(void) {
          n.calls, n.compared, n.many_traces, n.left_out);
 }
 
-static const test_case cases[] = {{"elementwise", maps},           {"reductions", reductions},
-                                  {"arrangements", arrangements}, {"nn", nn},
-                                  {"losses", losses},             {"samples, all dtypes", samples}};
+static const test_case cases[] = {
+    {"elementwise", maps}, {"reductions", reductions},      {"arrangements", arrangements}, {"nn", nn},
+    {"losses", losses},    {"samples, all dtypes", samples}};
 TEST_MAIN("traced ops", cases)

@@ -79,8 +79,9 @@ static bool compare_call(const traced *t, tern_function *f, int call, traced_cou
   for (int i = 0; i < n; i++) {
     char text[200];
     count->compared++;
-    if (!CHECK(traced_same(got[i], expected[i], t->tolerance, t->slack ? t->slack[i] : 0, text, sizeof text), "%s, call %d, %s %d: %s", t->name,
-               call, i < t->n_out ? "result" : "variable", i < t->n_out ? i : i - t->n_out, text))
+    if (!CHECK(traced_same(got[i], expected[i], t->tolerance, t->slack ? t->slack[i] : 0, text, sizeof text),
+               "%s, call %d, %s %d: %s", t->name, call, i < t->n_out ? "result" : "variable",
+               i < t->n_out ? i : i - t->n_out, text))
       return false;
   }
   return true;
@@ -99,7 +100,7 @@ bool traced_check(const traced *t, const tern_function_opts *opts, traced_count 
   for (int call = 0; call < t->n_calls && ok; call++) ok = compare_call(t, f, call, count);
   if (!ok && f && getenv("TERN_TEST_VERBOSE")) explain(t, f);
   tern_function_info info;
-  if (f && !tern_function_get_info(f, &info) && info.traces > (t->n_calls > 4 ? 4 : 2)) {
+  if (f && !tern_function_get_info(f, &info) && info.traces > (t->n_calls > 4 ? 5 : 2)) {
     count->many_traces++;
     if (getenv("TERN_TEST_VERBOSE")) explain(t, f);
   }

@@ -417,7 +417,9 @@ static tern_rc emit_group(tern__unit *u, uint32_t group, tern__lstep **step) {
       if (!add_member(&e, e.n_components - 1, first, u->group[k].op[i])) return TERN_OK; /* too large: op by op */
     merge(&e, e.n_components - 1);
   }
-  return build(&e, group, step);
+  bool writes = false; /* dead code, where simplification is off: no region without results; op by op */
+  for (uint32_t i = 0; i < e.n_args; i++) writes = writes || e.arg[i].kind == TERN_V_OUT;
+  return writes ? build(&e, group, step) : TERN_OK;
 }
 
 /* One op the eager way. */
@@ -486,6 +488,18 @@ static tern_rc emit_apart(tern__unit *u, uint32_t group) {
   return rc;
 }
 
+/* Nothing that it makes is read or asked for (without the pass that drops such ops). */
+static bool is_useless(const tern__unit *u, uint32_t group) {
+  for (uint32_t k = group; k != TERN__NO; k = u->group[k].sibling)
+    for (uint32_t i = 0; i < u->group[k].n_ops; i++) {
+      const tern__lop *op = &u->op[u->group[k].op[i]];
+      if (!op->q) return false;
+      for (uint32_t o = 0; o < op->n_out; o++)
+        if (tern__needs_memory(u, op->out[o], k)) return false;
+    }
+  return true;
+}
+
 tern_rc tern__unit_emit(tern__unit *u) {
   u->step = tern__unit_alloc(u, u->n_ops + 1, sizeof *u->step);
   if (!u->step) return TERN_E_OOM;
@@ -493,6 +507,7 @@ tern_rc tern__unit_emit(tern__unit *u) {
   for (uint32_t i = 0; i < u->n_order && !rc; i++) {
     const uint32_t group = u->order[i];
     const tern__lgroup *g = &u->group[group];
+    if (is_useless(u, group)) continue;
     if (g->n_ops == 1 && g->sibling == TERN__NO) {
       rc = emit_single(u, group, g->op[0]);
       continue;

@@ -8,6 +8,7 @@
 #include "device/device.h"
 #include "graph/passes/cost.h"
 #include "graph/passes/place.h"
+#include "graph/passes/place_replay.h"
 #include "graph/passes/simplify_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,7 +258,8 @@ static tern_rc solve(placing *p, tern__place_report *report) {
                                        .in_first = first,
                                        .in = in,
                                        .values = value};
-  return rc ? rc : tern__place_solve(&problem, NULL, p->assignment, report);
+  if (!rc) rc = tern__place_solve(&problem, NULL, p->assignment, report);
+  return rc ? rc : tern__place_replay(&problem, p->assignment, report);
 }
 
 /* ---- back into the graph ---- */

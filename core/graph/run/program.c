@@ -8,6 +8,11 @@
 
 /* ---- before ---- */
 
+static inline void mark_stale(tern__frame *f, uint32_t step) {
+  f->n_stale += !f->stale[step];
+  f->stale[step] = 1;
+}
+
 static inline void set_buffer(const tern__program *p, tern__frame *f, uint32_t b, const tern__storage *from,
                               uint64_t offset) {
   const tern__pbuffer *x = &p->buffer[b];
@@ -22,6 +27,8 @@ static inline void set_buffer(const tern__program *p, tern__frame *f, uint32_t b
   atomic_store_explicit(&s->refs, 1 << 30, memory_order_relaxed);
   const tern__ppatch *patch = &p->patch[x->first_patch];
   for (uint32_t k = 0; k < x->n_patches; k++) f->arg[patch[k].arg] = (tern_arg){s->mem, at + patch[k].offset};
+  if (TERN__UNLIKELY(f->replay != NULL))
+    for (uint32_t k = 0; k < x->n_patches; k++) mark_stale(f, p->step_of[patch[k].arg]);
 }
 
 /* A variable whose memory others hold gets its own before it is written in place. */
@@ -76,8 +83,10 @@ static tern_rc draw(tern__program *p, tern__frame *f) {
         tern__convert(f->drawn[p->source[d->source].first + d->out], (tern_dtype)d->from, (tern_dtype)d->dtype);
     if (d->word >> 31)
       p->step[d->word >> 8 & 0x7fffff].request->arg[d->word & 0xff].value = w;
-    else
+    else if (f->word[d->word].u != w.u) {
       f->word[d->word] = w;
+      if (f->replay) mark_stale(f, d->step);
+    }
   }
   return TERN_OK;
 }
@@ -90,11 +99,79 @@ static tern_rc launch_failed(const tern__program *p, const tern__pstep *s, tern_
   return tern__device_failed(s->device, rc, what);
 }
 
+/* ---- recorded by the device ---- */
+
+enum { RECORD_FROM = 2 }; /* a frame's run that is worth recording */
+
+static void drop_replay(const tern__program *p, tern__frame *f) {
+  p->device->api->program_free(p->device->dev, f->replay);
+  f->replay = NULL;
+}
+
+/* The launches of the frame as the device's own program. Caller holds the queue. */
+static tern_rc record_replay(const tern__program *p, tern__frame *f) {
+  tern__device *d = p->device;
+  tern_rc rc = d->api->program_begin(d->dev, d->queue);
+  if (rc) return rc;
+  for (uint32_t i = 0; i < p->n_steps && !rc; i++)
+    rc = p->step[i].launch(d->dev, d->queue, p->step[i].code, &f->launch[i]);
+  tern_program *made = NULL;
+  const tern_rc ended = d->api->program_end(d->dev, d->queue, &made);
+  if (rc || ended) {
+    if (made) d->api->program_free(d->dev, made);
+    return rc ? rc : ended;
+  }
+  f->replay = made;
+  f->n_stale = 0;
+  memset(f->stale, 0, p->n_steps);
+  return TERN_OK;
+}
+
+/* Brings the recorded program up to date; without it (NULL) afterwards, the device cannot. */
+static void update_replay(const tern__program *p, tern__frame *f) {
+  tern__device *d = p->device;
+  tern_rc rc = d->api->program_update ? TERN_OK : TERN_E_UNSUPPORTED;
+  for (uint32_t i = 0; i < p->n_steps && f->n_stale && !rc; i++) {
+    if (!f->stale[i]) continue;
+    rc = d->api->program_update(d->dev, f->replay, i, &f->launch[i]);
+    if (rc) break;
+    f->stale[i] = 0;
+    f->n_stale--;
+  }
+  if (!rc) return;
+  drop_replay(p, f);
+  if (record_replay(p, f)) f->replay = NULL;
+}
+
+/* True: done, with its status in *rc. False: launch step by step. */
+static bool run_replay(tern__program *p, tern__frame *f, tern__thread *t, tern_rc *rc) {
+  tern__device *d = p->device;
+  if (f->runs < RECORD_FROM) {
+    f->runs++;
+    return false;
+  }
+  tern__plugin_error_clear();
+  pthread_mutex_lock(&d->lock);
+  if (!f->replay) {
+    if (record_replay(p, f)) atomic_store_explicit(&p->replays, false, memory_order_relaxed);
+  } else if (f->n_stale) {
+    update_replay(p, f);
+  }
+  const bool have = f->replay != NULL;
+  if (have) *rc = d->api->program_run(d->dev, d->queue, f->replay);
+  pthread_mutex_unlock(&d->lock);
+  if (!have) return false;
+  tern__count_launches(t, d, p->n_steps);
+  if (*rc) tern__device_failed(d, *rc, "replaying a program");
+  return true;
+}
+
 /* All steps are launches on one device. */
-static tern_rc run_plain(const tern__program *p, const tern__frame *f, tern__thread *t) {
+static tern_rc run_plain(tern__program *p, tern__frame *f, tern__thread *t) {
   tern__device *d = p->device;
   const uint32_t n = p->n_steps;
   tern_rc rc = TERN_OK;
+  if (TERN__UNLIKELY(atomic_load_explicit(&p->replays, memory_order_relaxed)) && run_replay(p, f, t, &rc)) return rc;
   uint32_t i = 0;
   tern__queue_lock(d);
   for (; i < n; i++) {

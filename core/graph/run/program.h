@@ -46,6 +46,7 @@ typedef struct tern__presult { /* of the graph */
 } tern__presult;
 
 typedef struct tern__pdynamic {
+  uint32_t step;
   uint32_t word, source, out; /* word of the frame; number of the source, its output */
   uint8_t dtype, from;
 } tern__pdynamic;
@@ -61,6 +62,9 @@ typedef struct tern__frame {
   tern_arg *arg;
   tern_word *word, *drawn; /* drawn: what the sources gave */
   tern_launch *launch;
+  tern_program *replay; /* the whole run as the device recorded it; NULL: not yet */
+  uint8_t *stale;       /* of each step: its arguments or words differ from the recorded ones */
+  uint32_t n_stale, runs;
   uint64_t *ticket;       /* of each step: of an async move that is under way, else 0 */
   tern__storage *storage; /* of each buffer: where it is in this run; no references */
   tern__storage **arena;
@@ -89,7 +93,9 @@ struct tern__program {
   uint32_t *next;         /* of each variable: the buffer of its next value, or TERN__NO */
   uint32_t *external;     /* buffers that are patched in each run */
   struct tern__arena *arena;
-  tern_word *words; /* as a frame begins */
+  uint32_t *step_of;    /* of each argument */
+  _Atomic bool replays; /* the device records launches: a run is one call */
+  tern_word *words;     /* as a frame begins */
   tern__larg *args;
   uint32_t n_steps, n_buffers, n_results, n_dynamic, n_sources, n_drawn, n_variables, n_external, n_arenas, n_args,
       n_words, n_fresh, n_inputs;

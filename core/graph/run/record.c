@@ -42,8 +42,9 @@ static bool allocate(tern__program *p, const tern__unit *u) {
   p->arena = tern__calloc(p->n_arenas + 1, sizeof *p->arena);
   p->words = tern__calloc(p->n_words + 1, sizeof *p->words);
   p->args = tern__calloc(p->n_args + 1, sizeof *p->args);
+  p->step_of = tern__calloc(p->n_args + 1, sizeof *p->step_of);
   return p->step && p->buffer && p->patch && p->result && p->dynamic && p->source && p->variable && p->next &&
-         p->external && p->arena && p->words && p->args;
+         p->external && p->arena && p->words && p->args && p->step_of;
 }
 
 static void take_sources(tern__program *p, const tern__graph *g, uint32_t *number) {
@@ -124,6 +125,7 @@ static tern_rc take_steps(tern__program *p, tern__unit *u, const uint32_t *numbe
                        .workspace = from->workspace,
                        .workspace_offset = from->workspace_offset,
                        .node = u->op[from->op].node};
+    for (uint32_t k = 0; k < from->n_args; k++) p->step_of[arg + k] = i;
     if (from->n_args) memcpy(p->args + arg, from->arg, from->n_args * sizeof *from->arg);
     if (from->n_words) memcpy(p->words + word, from->word, from->n_words * sizeof *from->word);
     for (uint32_t k = 0; k < from->n_dynamic; k++) {
@@ -133,6 +135,7 @@ static tern_rc take_steps(tern__program *p, tern__unit *u, const uint32_t *numbe
                                                     .source = number[node],
                                                     .out = u->g->value[d->value].out,
                                                     .dtype = d->dtype,
+                                                    .step = i,
                                                     .from = d->from};
     }
     if (from->slow) {
@@ -213,6 +216,11 @@ tern__program *tern__program_record(tern__unit *u) {
     return NULL;
   }
   make_patches(p);
+  const tern_backend *api = p->device ? p->device->api : NULL;
+  atomic_store_explicit(&p->replays,
+                        p->plain && p->n_steps > 1 && p->device->queue && api->program_begin && api->program_end &&
+                            api->program_run && api->program_free,
+                        memory_order_relaxed);
   find_async(p);
   for (uint32_t i = 0; i < p->n_variables; i++) {
     p->variable[i] = tern__ref(u->g->variable[i].variable);
@@ -244,6 +252,11 @@ tern__program *tern__program_record(tern__unit *u) {
 /* ---- frames ---- */
 
 static void frame_free(const tern__program *p, tern__frame *f) {
+  if (f->replay) {
+    pthread_mutex_lock(&p->device->lock);
+    p->device->api->program_free(p->device->dev, f->replay);
+    pthread_mutex_unlock(&p->device->lock);
+  }
   for (uint32_t a = 0; f->arena && a < p->n_arenas; a++)
     if (f->arena[a]) tern__storage_unref(f->arena[a]);
   free(f->arg);
@@ -251,6 +264,7 @@ static void frame_free(const tern__program *p, tern__frame *f) {
   free(f->drawn);
   free(f->launch);
   free(f->ticket);
+  free(f->stale);
   free(f->storage);
   free(f->arena);
   free(f->fresh);
@@ -273,8 +287,8 @@ void tern__program_free(tern__program *p) {
     if (p->buffer[b].tensor) tern__unref(p->buffer[b].tensor);
   for (uint32_t i = 0; p->variable && i < p->n_variables; i++)
     if (p->variable[i]) tern__unref(p->variable[i]);
-  void *const lists[] = {p->step, p->buffer,   p->patch, p->result, p->dynamic, p->source, p->variable,
-                         p->next, p->external, p->arena, p->words,  p->args,    p->name,   p->why};
+  void *const lists[] = {p->step,     p->buffer, p->patch, p->result, p->dynamic, p->source, p->variable, p->next,
+                         p->external, p->arena,  p->words, p->args,   p->step_of, p->name,   p->why};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(lists[i]);
   tern__graph_free(p->graph);
   pthread_mutex_destroy(&p->lock);
@@ -289,10 +303,11 @@ static tern__frame *frame_new(tern__program *p, tern__thread *t) {
   f->drawn = tern__calloc(p->n_drawn + 1, sizeof *f->drawn);
   f->launch = tern__calloc(p->n_steps + 1, sizeof *f->launch);
   f->ticket = tern__calloc(p->n_steps + 1, sizeof *f->ticket);
+  f->stale = tern__calloc(p->n_steps + 1, sizeof *f->stale);
   f->storage = tern__calloc(p->n_buffers + 1, sizeof *f->storage);
   f->arena = tern__calloc(p->n_arenas + 1, sizeof *f->arena);
   f->fresh = tern__calloc(p->n_buffers + 1, sizeof *f->fresh);
-  bool ok = f->arg && f->word && f->drawn && f->launch && f->ticket && f->storage && f->arena && f->fresh;
+  bool ok = f->arg && f->word && f->drawn && f->launch && f->ticket && f->stale && f->storage && f->arena && f->fresh;
   for (uint32_t a = 0; a < p->n_arenas && ok; a++)
     ok = (f->arena[a] = tern__storage_new(t, p->arena[a].device, p->arena[a].bytes)) != NULL;
   if (!ok) {
