@@ -51,6 +51,7 @@ typedef struct tern_function_info {
   uint64_t arena_bytes, arena_bound, naive_bytes;      /* planned memory, its lower bound, the sum without planning */
   double trace_ms, compile_ms, kernel_ms;              /* of the newest; kernel_ms: in the backends' compilers */
 } tern_function_info;
+/* Fills *info. */
 TERN_API tern_rc tern_function_get_info(tern_function *function, tern_function_info *info);
 
 /* The size of an axis for use in a shape, inside a traced function: stays a variable size where tern_dim would fix it to
@@ -84,6 +85,7 @@ TERN_API tern_graph *tern_default_graph(void);
 typedef struct tern_graph_mark { tern_graph *outer; int eager; } tern_graph_mark;
 /* Ops of this thread go into graph until tern_graph_end, as in graph mode. */
 TERN_API tern_graph_mark tern_graph_begin(tern_graph *graph);
+/* Restore what tern_graph_begin replaced. */
 TERN_API void tern_graph_end(tern_graph_mark *mark);
 /* The graph as text (docs/formats.md): TERN_GRAPH_TEXT, or TERN_GRAPH_DOT for Graphviz. free(). */
 typedef enum tern_graph_format { TERN_GRAPH_TEXT = 0, TERN_GRAPH_DOT } tern_graph_format;
@@ -107,6 +109,7 @@ typedef struct tern_feed { tern_tensor *placeholder, *value; } tern_feed;
 typedef struct tern_session tern_session;
 /* A session on a graph (NULL: the thread's default graph). Owned. One thread at a time. */
 TERN_API tern_session *tern_session_new(tern_graph *graph);
+/* NULL is allowed. */
 TERN_API void tern_session_release(tern_session *session);
 /* out[i] = the value of fetches[i], an eager tensor borrowed from the scope. Only what they need is computed. Any
    value of the graph may be fed instead of computed, with a tensor of its dtype, shape and device. A placeholder that
