@@ -13,7 +13,7 @@
 
 enum { LONG_ROW = 32768, PART = 16384, MOST_PARTS = 256 };
 
-typedef struct forms {                            /* kernels of one nest, NEST_NONE: there is none */
+typedef struct forms {                            /* units of one nest, NEST_NONE: there is none */
   uint32_t map, rows, columns, group, pass, fold; /* pass, fold: the first of n_pass each */
   uint32_t most, all;                             /* reductions in one pass at most; altogether */
 } forms;
@@ -23,6 +23,8 @@ typedef struct program {
   render_device dev;
   nest_plan *plan;
   render_unit *units;
+  uint32_t n_units;
+  render_code *codes;
   render_kernel *kernels;
   forms *forms;
   render_text source;
@@ -43,20 +45,53 @@ static uint32_t param_size(const program *p, const render_unit *u, const render_
 
 static tern_rc add_unit(program *p, uint32_t nest_number, uint32_t form, uint32_t pass, const char *name, char *message,
                         size_t size) {
-  render_unit *u = &p->units[p->pub.n_kernels];
+  render_unit *u = &p->units[p->n_units];
   *u = (render_unit){.nest = nest_number, .form = form, .pass = pass, .wide = !(p->plan->region->flags & TERN_R_IDX32)};
-  snprintf(u->name, sizeof u->name, "%.60s_%u", name, p->pub.n_kernels);
-  if (!render__kernel(p->plan, &p->dev, u, &p->source))
-    return nest__fail(message, size, TERN_E_OOM, "out of host memory while rendering");
+  render_text signature = {0}, body = {0};
+  const uint32_t codes = p->pub.n_kernels;
+  const bool ok = render__kernel(p->plan, &p->dev, u, &signature, &body) &&
+                  render__share(p->codes, &p->pub.n_kernels, &signature, &body, form, &u->code);
+  free(signature.s);
+  free(body.s);
+  if (!ok) return nest__fail(message, size, TERN_E_OOM, "out of host memory while rendering");
+  if (u->code == codes) {
+    p->codes[codes].unit = p->n_units;
+    snprintf(p->codes[codes].name, sizeof p->codes[codes].name, "%.60s_%u", name, codes);
+  }
+  p->n_units++;
   uint32_t bytes = 0;
   for (uint32_t i = 0; i < u->n_param; i++) bytes += param_size(p, u, &u->param[i]);
   if (bytes > p->dev.max_arg_bytes)
     return nest__fail(message, size, TERN_E_UNSUPPORTED,
                       "%u bytes of kernel arguments, the device takes %u; make the region smaller", bytes,
                       p->dev.max_arg_bytes);
-  p->kernels[p->pub.n_kernels] = (render_kernel){u->name, u->n_param};
-  p->pub.n_kernels++;
   return TERN_OK;
+}
+
+static bool same_param(const program *p, const render_param *a, const render_param *b) {
+  const tern_value *v = p->plan->region->values;
+  if (a->what == RP_WS) return true;
+  if (a->what == RP_CHUNK || a->what == RP_PARTS || a->what == RP_PARTIAL_OFFSET) return false;
+  return a->what == RP_PARAM ? v[a->id].slot == v[b->id].slot : a->id == b->id;
+}
+
+/* All units are known: slots, and the text */
+static tern_rc finish_code(program *p, render_code *c) {
+  const render_unit *u = &p->units[c->unit];
+  uint32_t each = 0, shared = 0, n_shared = 0;
+  c->shared = calloc(u->n_param + 1u, 1);
+  if (!c->shared) return TERN_E_OOM;
+  for (uint32_t i = 0; i < u->n_param; i++) {
+    c->shared[i] = 1;
+    for (uint32_t j = 0; j < p->n_units; j++)
+      if (&p->codes[p->units[j].code] == c) c->shared[i] &= same_param(p, &u->param[i], &p->units[j].param[i]);
+    *(c->shared[i] ? &shared : &each) += param_size(p, u, &u->param[i]);
+    n_shared += c->shared[i];
+  }
+  render__slots(c, each, shared, p->dev.max_arg_bytes);
+  c->n_args = c->slots == 1 ? u->n_param : c->slots * (u->n_param - n_shared) + n_shared + c->slots - 1;
+  render__emit(c, u, p->plan->region, c->form == RK_PASS && !p->dev.cpu_like, &p->source);
+  return p->source.failed ? TERN_E_OOM : TERN_OK;
 }
 
 /* An output of a row's level over an input's memory: a later kernel of the split form could read what an earlier one
@@ -85,14 +120,14 @@ static tern_rc add_nest(program *p, uint32_t j, const char *name, char *message,
   *f = (forms){NEST_NONE, NEST_NONE, NEST_NONE, NEST_NONE, NEST_NONE, NEST_NONE, 0, 0};
   tern_rc rc;
   if (!t->red) {
-    f->map = p->pub.n_kernels;
+    f->map = p->n_units;
     return add_unit(p, j, RK_MAP, 0, name, message, size);
   }
   const bool columns = render__has_columns(p->plan, &p->dev, j);
-  *(columns ? &f->columns : &f->rows) = p->pub.n_kernels;
+  *(columns ? &f->columns : &f->rows) = p->n_units;
   if ((rc = add_unit(p, j, columns ? RK_COLUMNS : RK_ROWS, 0, name, message, size))) return rc;
   if (!p->dev.cpu_like) {
-    f->group = p->pub.n_kernels;
+    f->group = p->n_units;
     if ((rc = add_unit(p, j, RK_GROUP, 0, name, message, size))) return rc;
   }
   for (uint32_t k = 0; k < t->n_pass; k++) {
@@ -101,10 +136,10 @@ static tern_rc add_nest(program *p, uint32_t j, const char *name, char *message,
     if (n > f->most) f->most = n;
   }
   if (!may_be_long(t) || row_in_place(p->plan, t)) return TERN_OK;
-  f->pass = p->pub.n_kernels;
+  f->pass = p->n_units;
   for (uint32_t k = 0; k < t->n_pass; k++)
     if ((rc = add_unit(p, j, RK_PASS, k, name, message, size))) return rc;
-  f->fold = p->pub.n_kernels;
+  f->fold = p->n_units;
   for (uint32_t k = 0; k < t->n_pass; k++)
     if ((rc = add_unit(p, j, RK_FOLD, k, name, message, size))) return rc;
   return TERN_OK;
@@ -122,8 +157,10 @@ static void note_limits(program *p) {
   for (uint32_t j = 0; j < p->plan->n_nests; j++)
     p->pub.max_calls += p->forms[j].pass == NEST_NONE ? 1 : 2 * p->plan->nests[j].n_pass;
   uint32_t widest = 0;
-  for (uint32_t i = 0; i < p->pub.n_kernels; i++)
-    if (p->units[i].n_param > widest) widest = p->units[i].n_param;
+  for (uint32_t i = 0; i < p->pub.n_kernels; i++) {
+    if (p->codes[i].n_args > widest) widest = p->codes[i].n_args;
+    p->kernels[i] = (render_kernel){p->codes[i].name, p->codes[i].n_args};
+  }
   p->pub.max_actuals = p->pub.max_calls * widest;
   p->pub.fixed_workspace = !p->plan->n_ws;
   for (uint32_t j = 0; j < p->plan->n_nests; j++)
@@ -141,9 +178,13 @@ static tern_rc fill(program *p, const tern_region *region, const char *name, cha
   p->units = calloc(most + 1, sizeof *p->units);
   p->kernels = calloc(most + 1, sizeof *p->kernels);
   p->forms = calloc(p->plan->n_nests + 1u, sizeof *p->forms);
-  if (!p->units || !p->kernels || !p->forms)
+  p->codes = calloc(most + 1, sizeof *p->codes);
+  if (!p->units || !p->kernels || !p->forms || !p->codes)
     return nest__fail(message, size, TERN_E_OOM, "out of host memory while rendering");
   for (uint32_t j = 0; j < p->plan->n_nests && !rc; j++) rc = add_nest(p, j, name, message, size);
+  render__put(&p->source, "%s", ""); /* a region without an OUT has no kernels */
+  for (uint32_t i = 0; i < p->pub.n_kernels && !rc; i++)
+    if ((rc = finish_code(p, &p->codes[i]))) nest__fail(message, size, rc, "out of host memory while rendering");
   if (!rc) note_limits(p);
   return rc;
 }
@@ -174,7 +215,13 @@ tern_rc render_build(const tern_region *region, const render_device *device, con
 void render_free(render_program *pub) {
   if (!pub) return;
   program *p = (program *)pub;
-  for (uint32_t i = 0; p->units && i < p->pub.n_kernels + 1u; i++) free(p->units[i].param);
+  for (uint32_t i = 0; p->units && i < p->n_units + 1u; i++) free(p->units[i].param);
+  for (uint32_t i = 0; p->codes && i < p->pub.n_kernels; i++) {
+    free(p->codes[i].text);
+    free(p->codes[i].canon);
+    free(p->codes[i].shared);
+  }
+  free(p->codes);
   free(p->units);
   free(p->kernels);
   free(p->forms);
@@ -246,8 +293,7 @@ static uint64_t slot_offset(const program *p, uint32_t s, const tern_word *words
   return nest_workspace(&before, words, NULL);
 }
 
-static void set_param(const program *p, uint32_t value, const tern_word *words, render_actual *a) {
-  const tern_value *v = &p->plan->region->values[value];
+void render__bind_param(const tern_value *v, const tern_word *words, render_actual *a) {
   const tern_word w = words[v->slot];
   if (v->dtype == TERN_F64)
     a->value.f64 = w.f;
@@ -266,7 +312,7 @@ static void set_actual(const program *p, const render_unit *u, const render_para
   case RP_ARG_OFFSET: a->value.u64 = l->args[q->id].offset; return;
   case RP_SLOT_OFFSET: a->value.u64 = l->workspace.offset + slot_offset(p, q->id, l->words); return;
   case RP_PARTIAL_OFFSET: a->value.u64 = l->workspace.offset + nest_workspace(p->plan, l->words, NULL); return;
-  case RP_PARAM: set_param(p, q->id, l->words, a); return;
+  case RP_PARAM: render__bind_param(&p->plan->region->values[q->id], l->words, a); return;
   case RP_CHUNK: a->value.i64 = e->chunk; return;
   case RP_PARTS: a->value.i64 = e->parts; return;
   default:
@@ -277,16 +323,45 @@ static void set_actual(const program *p, const render_unit *u, const render_para
   }
 }
 
-static void add_call(const program *p, uint32_t kernel, int64_t items, uint32_t local, const tern_launch *l,
-                     const extent *e, render_call *calls, uint32_t *n, render_actual *actuals) {
-  const render_unit *u = &p->units[kernel];
+typedef struct work { /* what a launch does of one unit */
+  uint32_t unit, wave;
+  bool done;
+  extent e;
+  int64_t items; /* work-items; work-groups of a group form */
+} work;
+
+/* One kernel over the ranges of n alike units, n <= its slots */
+static void add_call(const program *p, const work *const *list, uint32_t n_list, uint32_t local, const tern_launch *l,
+                     render_call *calls, uint32_t *n, render_actual *actuals) {
+  const uint32_t kernel = p->units[list[0]->unit].code;
+  const render_code *c = &p->codes[kernel];
   const uint32_t first = *n ? calls[*n - 1].first + calls[*n - 1].n_args : 0;
+  const bool groups = c->form == RK_GROUP || (c->form == RK_PASS && !p->dev.cpu_like);
+  int64_t items = 0, begin[16] = {0};
+  render_actual *a = &actuals[first];
+  for (uint32_t s = 0; s < c->slots; s++) {
+    const work *w = list[s < n_list ? s : 0]; /* a slot that nobody needs lies behind the range */
+    const render_unit *u = &p->units[w->unit];
+    begin[s] = items;
+    if (s < n_list) items += w->items;
+    for (uint32_t i = 0; i < u->n_param; i++)
+      if (!s || !c->shared[i]) set_actual(p, u, &u->param[i], l, &w->e, a++);
+  }
+  for (uint32_t s = 1; s < c->slots; s++) {
+    *a = (render_actual){.kind = RENDER_BYTES, .size = 8};
+    a++->value.i64 = s < n_list ? begin[s] : INT64_MAX;
+  }
   calls[(*n)++] = (render_call){.kernel = kernel,
-                                .n_args = u->n_param,
+                                .n_args = c->n_args,
                                 .first = first,
-                                .global = (uint64_t)ceil_div(items, local) * local,
+                                .global = groups ? (uint64_t)items * local : (uint64_t)ceil_div(items, local) * local,
                                 .local = local};
-  for (uint32_t i = 0; i < u->n_param; i++) set_actual(p, u, &u->param[i], l, e, &actuals[first + i]);
+}
+
+static void add_one(const program *p, uint32_t unit, int64_t items, uint32_t local, const tern_launch *l,
+                    const extent *e, render_call *calls, uint32_t *n, render_actual *actuals) {
+  const work w = {.unit = unit, .e = *e, .items = items}, *list = &w;
+  add_call(p, &list, 1, local, l, calls, n, actuals);
 }
 
 static void bind_split(const program *p, uint32_t j, const extent *e, const tern_launch *l, render_call *calls,
@@ -296,29 +371,66 @@ static void bind_split(const program *p, uint32_t j, const extent *e, const tern
   for (uint32_t k = 0; k < t->n_pass; k++) {
     const uint32_t reductions = reduces(p->plan, t, k);
     if (reductions || t->pass[k].n_step || t->pass[k].n_store)
-      add_call(p, p->forms[j].pass + k, e->rows * e->parts * local, local, l, e, calls, n, actuals);
+      add_one(p, p->forms[j].pass + k, e->rows * e->parts, local, l, e, calls, n, actuals);
     if (reductions || t->phase[k + 1].n_store || (k == 0 && t->phase[0].n_store))
-      add_call(p, p->forms[j].fold + k, e->rows, 1, l, e, calls, n, actuals);
+      add_one(p, p->forms[j].fold + k, e->rows, 1, l, e, calls, n, actuals);
   }
+}
+
+/* What nest j needs now; unit NEST_NONE: the split form, several calls */
+static work work_of(const program *p, uint32_t j, const tern_word *words) {
+  const forms *f = &p->forms[j];
+  work w = {.unit = NEST_NONE, .wave = p->plan->nests[j].wave, .e = measure(p, j, words)};
+  switch (w.e.form) {
+  case RK_MAP: w.unit = f->map, w.items = ceil_div(w.e.loop, w.e.chunk); break;
+  case RK_ROWS: w.unit = f->rows, w.items = ceil_div(w.e.rows, w.e.chunk); break;
+  case RK_COLUMNS: w.unit = f->columns, w.items = w.e.parts; break;
+  case RK_GROUP: w.unit = f->group, w.items = w.e.rows; break;
+  default: break;
+  }
+  return w;
+}
+
+enum { WINDOW = 64 };
+
+/* Nest i of the window and those behind it that may run with it */
+static void bind_alike(const program *p, work *window, uint32_t i, uint32_t n_window, const tern_launch *l,
+                       render_call *calls, uint32_t *n_calls, render_actual *actuals) {
+  const uint32_t code = p->units[window[i].unit].code;
+  const bool one = p->dev.cpu_like || window[i].e.form == RK_COLUMNS;
+  const work *list[16];
+  uint32_t n = 0;
+  for (uint32_t k = i; k < n_window && n < p->codes[code].slots; k++) {
+    work *w = &window[k];
+    if (w->done || w->wave != window[i].wave || w->unit == NEST_NONE || p->units[w->unit].code != code) continue;
+    w->done = true;
+    list[n++] = w;
+  }
+  add_call(p, list, n, one ? 1 : p->dev.group, l, calls, n_calls, actuals);
 }
 
 tern_rc render_bind(const render_program *pub, const tern_launch *l, render_call *calls, uint32_t *n_calls,
                     render_actual *actuals) {
   const program *p = (const program *)pub;
-  const uint32_t group = p->dev.cpu_like ? 1 : p->dev.group;
+  work window[WINDOW];
   *n_calls = 0;
-  for (uint32_t j = 0; j < p->plan->n_nests; j++) {
-    const forms *f = &p->forms[j];
-    const extent e = measure(p, j, l->words);
-    if ((p->plan->region->flags & TERN_R_IDX32) && (e.loop > INT32_MAX - 65536 || e.rows > INT32_MAX - 65536))
-      return TERN_E_UNSUPPORTED;
-    switch (e.form) {
-    case RK_MAP: add_call(p, f->map, ceil_div(e.loop, e.chunk), group, l, &e, calls, n_calls, actuals); break;
-    case RK_ROWS: add_call(p, f->rows, ceil_div(e.rows, e.chunk), group, l, &e, calls, n_calls, actuals); break;
-    case RK_COLUMNS: add_call(p, f->columns, e.parts, 1, l, &e, calls, n_calls, actuals); break;
-    case RK_GROUP: add_call(p, f->group, e.rows * group, group, l, &e, calls, n_calls, actuals); break;
-    default: bind_split(p, j, &e, l, calls, n_calls, actuals);
+  for (uint32_t lo = 0; lo < p->plan->n_nests; lo += WINDOW) {
+    const uint32_t n = p->plan->n_nests - lo < WINDOW ? p->plan->n_nests - lo : WINDOW;
+    uint32_t last_wave = 0;
+    for (uint32_t i = 0; i < n; i++) {
+      const work w = window[i] = work_of(p, lo + i, l->words);
+      if ((p->plan->region->flags & TERN_R_IDX32) && (w.e.loop > INT32_MAX - 65536 || w.e.rows > INT32_MAX - 65536))
+        return TERN_E_UNSUPPORTED;
+      if (w.wave > last_wave) last_wave = w.wave;
     }
+    for (uint32_t wave = 0; wave <= last_wave; wave++)
+      for (uint32_t i = 0; i < n; i++) {
+        if (window[i].done || window[i].wave != wave) continue;
+        if (window[i].unit != NEST_NONE)
+          bind_alike(p, window, i, n, l, calls, n_calls, actuals);
+        else
+          bind_split(p, lo + i, &window[i].e, l, calls, n_calls, actuals);
+      }
   }
   return TERN_OK;
 }

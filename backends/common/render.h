@@ -78,6 +78,29 @@ tern_rc render_bind(const render_program *, const tern_launch *, render_call *ca
    frees; NULL when out of memory */
 char *render_prelude(const render_device *, const char *const *sources, uint32_t n_sources);
 
+/* ---- epilogues: the MAP nodes behind a DOT or CONV, for kernels that make its result ---- */
+
+/* Text of functions that a kernel calls where it would store element (i0, i1, ..) of the product:
+     void epilogue(ARGS i0, i1, .., x)      x: the product, rounded to its dtype
+     void epilogue_v(ARGS i0, i1, .., x)    with `vector` only: float16 x, sixteen elements from that one on along dim `lanes`
+   They load the other operands and store all OUTs. An element's loads come before its stores. */
+typedef struct render_epilogue { /* immutable; free with render_epilogue_free */
+  const char *source;
+  const char *params;  /* ", GLOBAL uchar *e_A2, const long e_O2, ..": for the end of the kernel's parameters */
+  const char *args;    /* "e_A2, e_O2, .., ": what a call begins with */
+  const char *setup;   /* statements for the kernel's begin: what is computed of numbers only */
+  uint32_t n_params, n_bytes;
+  uint32_t node;       /* the DOT or CONV */
+  uint32_t n_full;     /* arrays of the result's shape that are read or written */
+  bool vector, in_place; /* in_place: an OUT lies over an operand of the product, which must be complete before */
+} render_epilogue;
+/* UNSUPPORTED: not one node of a kind other than MAP and REDUCE, which has one result, with MAP nodes that lead to OUTs
+   of its result's shape; or the like of render_build. */
+tern_rc render_epilogue_build(const tern_region *, const render_device *, uint32_t lanes, render_epilogue **);
+void render_epilogue_free(render_epilogue *);
+/* actuals: [n_params] */
+void render_epilogue_bind(const render_epilogue *, const tern_launch *, render_actual *actuals);
+
 /* Part of any disk-cache key: rendered sources may change whenever this number does */
-#define RENDER_VERSION 2u
+#define RENDER_VERSION 3u
 #endif

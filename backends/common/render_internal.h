@@ -20,13 +20,18 @@ typedef struct render_param {
 } render_param;
 
 enum { RK_MAP, RK_ROWS, RK_GROUP, RK_PASS, RK_FOLD, RK_COLUMNS }; /* the forms of a kernel */
-typedef struct render_unit {                                      /* one kernel */
-  uint32_t nest, form, pass;
+typedef struct render_unit {                                      /* one form of one nest */
+  uint32_t nest, form, pass, code;
   bool wide; /* index type: long instead of int */
-  char name[80];
   render_param *param;
   uint32_t n_param;
 } render_unit;
+typedef struct render_code { /* one kernel: of one unit, or of several alike ones (render_share.c) */
+  char *text, *canon;
+  uint8_t *shared; /* by parameter: all units have the same */
+  uint32_t form, unit /* whose names the text has */, n_units, slots, n_args;
+  char name[80];
+} render_code;
 
 /* A kernel being written. Names in the text: A arguments, O their byte offsets, W workspace, S slot offsets, T the
    partials' offset, w words, p PARAMs, i indices, m / n pointers to a value in an argument / in the workspace, r its
@@ -51,6 +56,11 @@ extern const char *const render__storage[TERN_DTYPE_END];
 void render__param(render_kernel_text *, uint32_t what, uint32_t id);
 /* Text of a size, stride or word; static ring of buffers is avoided: the caller gives one of 48 bytes */
 const char *render__size(render_kernel_text *, int64_t size, char buf[48]);
+
+void render__constant(render_kernel_text *, uint32_t value, render_text *);
+
+/* The value of a PARAM among the words, as a kernel argument */
+void render__bind_param(const tern_value *, const tern_word *words, render_actual *);
 
 /* render_expr.c: the expression of MAP node n, operands in in[]; appended to the body */
 void render__expr(render_kernel_text *, uint32_t node, const char *const *in, render_text *);
@@ -77,8 +87,19 @@ typedef struct render_ref {
 uint32_t render__loop_dims(const render_kernel_text *);
 render_ref render__holder(const render_kernel_text *, uint32_t holder);
 void render__element(render_kernel_text *, const render_ref *, bool full, render_text *);
-bool render__kernel(const nest_plan *, const render_device *, render_unit *, render_text *source);
+/* The body, which begins where ITEM (the work-item, the group in the group forms) is known; and the types of its
+   parameters, for comparing */
+bool render__kernel(const nest_plan *, const render_device *, render_unit *, render_text *signature, render_text *body);
+bool render__is_aliased(const tern_region *, uint32_t slot); /* another parameter may name the same memory */
 bool render__has_columns(const nest_plan *, const render_device *, uint32_t nest_number);
+/* render_share.c */
+/* *which: the code of this text, made (then it takes the text) when there is none like it. codes has room */
+bool render__share(render_code *codes, uint32_t *n_codes, const render_text *signature, render_text *text, uint32_t form,
+                   uint32_t *which);
+void render__slots(render_code *, uint32_t bytes_each, uint32_t bytes_shared, uint32_t max_bytes);
+/* The kernel, by the unit whose names it has. Its arguments: of each slot those that are not shared, the shared ones
+   among those of slot 0, then where the range of each slot but the first begins */
+void render__emit(const render_code *, const render_unit *, const tern_region *, bool group, render_text *);
 void render__each_index(render_kernel_text *);
 void render__forget_run(render_kernel_text *);
 #endif

@@ -122,10 +122,12 @@ static void declare_ref(render_kernel_text *k, const ref *m) {
     render__param(k, RP_WS, 0);
     render__param(k, RP_SLOT_OFFSET, m->mem);
     render__put(&k->head, "GLOBAL %s *m%uw = (GLOBAL %s *)(W + S%u);\n", type, m->value, type, m->mem);
-  } else {
-    render__param(k, RP_ARG, m->mem);
-    render__param(k, RP_ARG_OFFSET, m->mem);
-    render__put(&k->head, "GLOBAL %s *m%u = (GLOBAL %s *)(A%u + O%u);\n", type, m->value, type, m->mem, m->mem);
+  } else { /* an OUT in place is its IN's memory: one parameter for both */
+    const tern_value *v = &k->r->values[m->value];
+    const uint32_t slot = v->kind == TERN_V_OUT && v->alias >= 0 ? (uint32_t)v->alias : m->mem;
+    render__param(k, RP_ARG, slot);
+    render__param(k, RP_ARG_OFFSET, slot);
+    render__put(&k->head, "GLOBAL %s *m%u = (GLOBAL %s *)(A%u + O%u);\n", type, m->value, type, slot, slot);
   }
 }
 
@@ -175,32 +177,33 @@ void render__forget_run(render_kernel_text *k) {
 
 /* ---- values ---- */
 
+/* Declares z<value>: a constant or a size; a PARAM becomes a parameter of that name */
+void render__constant(render_kernel_text *k, uint32_t value, render_text *t) {
+  const tern_value *v = &k->r->values[value];
+  char buf[48];
+  if (v->kind == TERN_V_PARAM) {
+    render__param(k, RP_PARAM, value);
+    return;
+  }
+  const char *type = render__ctype[v->dtype];
+  render__put(t, "const %s z%u = ", type, value);
+  if (v->kind == TERN_V_CONST)
+    render__literal(t, v->dtype, v->imm);
+  else {
+    const char *round = v->dtype == TERN_F16 ? "t_round_h" : v->dtype == TERN_BF16 ? "t_round_b" : "";
+    render__put(t, v->dtype == TERN_BOOL ? "%s0 != (1l" : "%s((%s)(1l", v->dtype == TERN_BOOL ? "" : round, type);
+    const tern_value *of = &k->r->values[v->slot];
+    for (uint32_t d = 0; d < of->rank; d++)
+      if (v->imm.u >> d & 1) render__put(t, " * (long)%s", render__size(k, of->shape[d], buf));
+    render__put(t, v->dtype == TERN_BOOL ? ")" : "))");
+  }
+  render__put(t, ";\n");
+}
+
 /* z...: constants, parameters and sizes, at the top of the kernel */
 static void declare_constants(render_kernel_text *k) {
-  char buf[48];
-  for (uint32_t i = 0; i < k->t->n_val; i++) {
-    const nest_val *n = &k->t->val[i];
-    const tern_value *v = &k->r->values[n->value];
-    if (n->src != NEST_IMM) continue;
-    if (v->kind == TERN_V_PARAM) {
-      render__param(k, RP_PARAM, n->value);
-      continue;
-    }
-    const char *type = render__ctype[v->dtype];
-    render__put(&k->head, "const %s z%u = ", type, n->value);
-    if (v->kind == TERN_V_CONST)
-      render__literal(&k->head, v->dtype, v->imm);
-    else {
-      const char *round = v->dtype == TERN_F16 ? "t_round_h" : v->dtype == TERN_BF16 ? "t_round_b" : "";
-      render__put(&k->head, v->dtype == TERN_BOOL ? "%s0 != (1l" : "%s((%s)(1l", v->dtype == TERN_BOOL ? "" : round,
-                  type);
-      const tern_value *of = &k->r->values[v->slot];
-      for (uint32_t d = 0; d < of->rank; d++)
-        if (v->imm.u >> d & 1) render__put(&k->head, " * (long)%s", render__size(k, of->shape[d], buf));
-      render__put(&k->head, v->dtype == TERN_BOOL ? ")" : "))");
-    }
-    render__put(&k->head, ";\n");
-  }
+  for (uint32_t i = 0; i < k->t->n_val; i++)
+    if (k->t->val[i].src == NEST_IMM) render__constant(k, k->t->val[i].value, &k->head);
 }
 
 /* Name of operand v in pass p; emits its load first if this scope has none */
@@ -402,9 +405,9 @@ static void put_columns(render_kernel_text *k, uint32_t *nodes) {
   char buf[48];
   render_text *t = &k->body;
   render__put(t,
-              "const long inner = %s, blocks = (inner + 15) / 16;\nif ((long)TID >= rows / inner * blocks) return;\n",
+              "const long inner = %s, blocks = (inner + 15) / 16;\nif (ITEM >= rows / inner * blocks) return;\n",
               render__size(k, k->t->size[k->t->rank - 1], buf));
-  render__put(t, "const long start = (long)TID %% blocks * 16, left = inner - start, row_ = (long)TID / blocks * inner "
+  render__put(t, "const long start = ITEM %% blocks * 16, left = inner - start, row_ = ITEM / blocks * inner "
                  "+ start;\n");
   render__put(t, "if (left >= 16) {\nconst %s row = (%s)row_;\n", idx(k), idx(k));
   split_index(k, ((1u << k->t->rank) - 1) & ~render__loop_dims(k), "row");
@@ -457,7 +460,7 @@ static void put_earlier(render_kernel_text *k, uint32_t p, uint32_t phase, uint3
 static void put_pass_kernel(render_kernel_text *k, uint32_t *nodes) {
   uint32_t all;
   const uint32_t p = k->u->pass, most = most_reduces(k, &all), n = reduces_in(k, p, nodes);
-  render__put(&k->body, "const long unit = %s;\n", k->group ? "GRP" : "TID");
+  render__put(&k->body, "const long unit = ITEM;\n");
   if (!k->group) render__put(&k->body, "if (unit >= (long)rows * parts) return;\n");
   render__put(&k->body, "const %s row = (%s)(unit / parts), part = (%s)(unit %% parts);\n", idx(k), idx(k), idx(k));
   render__put(&k->body,
@@ -479,7 +482,7 @@ static void put_pass_kernel(render_kernel_text *k, uint32_t *nodes) {
 static void put_fold_kernel(render_kernel_text *k, uint32_t *nodes) {
   uint32_t all, number = 0;
   const uint32_t p = k->u->pass, most = most_reduces(k, &all), n = reduces_in(k, p, nodes);
-  render__put(&k->body, "if ((long)TID >= rows) return;\nconst %s row = (%s)TID;\n", idx(k), idx(k));
+  render__put(&k->body, "if (ITEM >= rows) return;\nconst %s row = (%s)ITEM;\n", idx(k), idx(k));
   put_row_start(k);
   for (uint32_t q = 0; q < p; q++) number += reduces_in(k, q, NULL);
   put_earlier(k, p, p, nodes);
@@ -509,7 +512,7 @@ static void put_form(render_kernel_text *k, uint32_t *nodes) {
   switch (k->u->form) {
   case RK_MAP:
     render__param(k, RP_CHUNK, 0);
-    render__put(&k->body, "const long from = (long)TID * chunk;\nif (from >= n) return;\n");
+    render__put(&k->body, "const long from = ITEM * chunk;\nif (from >= n) return;\n");
     render__put(&k->body,
                 "const %s lo = (%s)from, hi = from + chunk < n ? (%s)(from + chunk) : n;\n(void)lo; (void)hi;\n",
                 idx(k), idx(k), idx(k));
@@ -518,7 +521,7 @@ static void put_form(render_kernel_text *k, uint32_t *nodes) {
     break;
   case RK_ROWS:
     render__param(k, RP_CHUNK, 0);
-    render__put(&k->body, "const long from = (long)TID * chunk;\nONCE for (long row_ = from; row_ < from + chunk && "
+    render__put(&k->body, "const long from = ITEM * chunk;\nONCE for (long row_ = from; row_ < from + chunk && "
                           "row_ < rows; row_++) {\n");
     render__put(&k->body, "const %s row = (%s)row_;\n(void)row;\n", idx(k), idx(k));
     put_row(k, nodes);
@@ -527,7 +530,7 @@ static void put_form(render_kernel_text *k, uint32_t *nodes) {
   case RK_COLUMNS: put_columns(k, nodes); break;
   case RK_GROUP:
     render__put(&k->head, "LOCAL ulong L[%u];\n", 2 * k->dev->group);
-    render__put(&k->body, "const %s row = (%s)GRP;\n(void)rows;\n", idx(k), idx(k));
+    render__put(&k->body, "const %s row = (%s)ITEM;\n(void)rows;\n", idx(k), idx(k));
     put_row(k, nodes);
     break;
   default:
@@ -544,7 +547,7 @@ static void put_form(render_kernel_text *k, uint32_t *nodes) {
 }
 
 /* May another parameter of the kernel name the same memory as argument slot? */
-static bool is_aliased(const tern_region *r, uint32_t slot) {
+bool render__is_aliased(const tern_region *r, uint32_t slot) {
   for (uint32_t v = 0; v < r->n_values; v++)
     if (r->values[v].kind == TERN_V_OUT && r->values[v].alias >= 0 &&
         (r->values[v].slot == slot || (uint32_t)r->values[v].alias == slot))
@@ -553,24 +556,15 @@ static bool is_aliased(const tern_region *r, uint32_t slot) {
 }
 
 static void put_signature(render_kernel_text *k, render_text *out) {
-  const char *comma = "";
-  render__put(out, "KERNEL void %s(", k->u->name);
-  for (uint32_t i = 0; i < k->u->n_param; i++, comma = ", ") {
+  for (uint32_t i = 0; i < k->u->n_param; i++) {
     const render_param *p = &k->u->param[i];
-    render__put(out, "%s", comma);
-    switch (p->what) {
-    case RP_ARG: render__put(out, "GLOBAL uchar *%sA%u", is_aliased(k->r, p->id) ? "" : "RESTRICT ", p->id); break;
-    case RP_ARG_OFFSET: render__put(out, "const long O%u", p->id); break;
-    case RP_WS: render__put(out, "GLOBAL uchar *W"); break;
-    case RP_SLOT_OFFSET: render__put(out, "const long S%u", p->id); break;
-    case RP_PARTIAL_OFFSET: render__put(out, "const long T"); break;
-    case RP_WORD: render__put(out, "const %s w%u", idx(k), p->id); break;
-    case RP_PARAM: render__put(out, "const %s z%u", render__ctype[k->r->values[p->id].dtype], p->id); break;
-    case RP_CHUNK: render__put(out, "const long chunk"); break;
-    default: render__put(out, "const long parts"); break;
-    }
+    if (p->what == RP_ARG)
+      render__put(out, "%sA%u, ", render__is_aliased(k->r, p->id) ? "" : "RESTRICT ", p->id);
+    else if (p->what == RP_PARAM)
+      render__put(out, "%s z%u, ", render__ctype[k->r->values[p->id].dtype], p->id);
+    else
+      render__put(out, "%c%u, ", "aOWSTwzcp"[p->what], p->id);
   }
-  render__put(out, ") {\n");
 }
 
 bool render__has_columns(const nest_plan *plan, const render_device *dev, uint32_t nest_number) {
@@ -578,7 +572,8 @@ bool render__has_columns(const nest_plan *plan, const render_device *dev, uint32
   return dev->cpu_like && render__columns_ok(&k);
 }
 
-bool render__kernel(const nest_plan *plan, const render_device *dev, render_unit *u, render_text *source) {
+bool render__kernel(const nest_plan *plan, const render_device *dev, render_unit *u, render_text *signature,
+                    render_text *body) {
   render_kernel_text k = {.plan = plan, .r = plan->region, .t = &plan->nests[u->nest], .dev = dev, .u = u};
   k.group = u->form == RK_GROUP || (u->form == RK_PASS && !dev->cpu_like);
   const size_t n = k.r->n_values + 1u;
@@ -589,9 +584,9 @@ bool render__kernel(const nest_plan *plan, const render_device *dev, render_unit
   bool ok = nodes && k.used[0] && k.used[1] && k.loaded;
   if (ok) {
     put_form(&k, nodes);
-    put_signature(&k, source);
-    render__put(source, "%s%s}\n", k.head.s ? k.head.s : "", k.body.s ? k.body.s : "");
-    ok = !k.failed && !k.head.failed && !k.body.failed && !source->failed;
+    put_signature(&k, signature);
+    render__put(body, "%s%s", k.head.s ? k.head.s : "", k.body.s ? k.body.s : "");
+    ok = !k.failed && !k.head.failed && !k.body.failed && !body->failed && !signature->failed;
   }
   free(k.head.s);
   free(k.body.s);

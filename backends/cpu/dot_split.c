@@ -120,12 +120,12 @@ static uint32_t readers(const tern_region *r, uint32_t v, uint32_t *reader) {
   return n;
 }
 
-/* A packed CONV's result that one ADD of a [1, O, 1, 1] reads: oneDNN adds that */
+/* A CONV's result that one ADD of a [1, O, 1, 1] reads, where an array is packed: oneDNN adds that */
 static void find_bias(struct builder *b) {
   const tern_region *const r = b->r;
   struct fuse_split *const s = b->s;
   uint32_t node = 0;
-  if (!s->layout || s->op != TERN_OP_CONV || r->values[s->product].kind != TERN_V_TEMP ||
+  if (!s->fixed || s->op != TERN_OP_CONV || r->values[s->product].kind != TERN_V_TEMP ||
       readers(r, s->product, &node) != 1 || r->nodes[node].op != TERN_OP_ADD)
     return;
   const uint32_t other = nest_in(r, node, nest_in(r, node, 0) == s->product);

@@ -138,10 +138,11 @@ static tern_rc run_nest(const x_plan *plan, const x_nest *x, const tern_launch *
   r_nest r;
   x_resolve(plan, x, l, ws_off, mem, &r);
   if (x_try_transpose(&r) || x_try_window(&r)) return TERN_OK;
-  x_stream_plan(&r);
   launch_job j = {.r = &r};
-  bool ok;
-  if (r.split) {
+  bool ok, oom = false;
+  if (x_try_rows(&r, &oom)) {
+    ok = !oom;
+  } else if (x_stream_plan(&r), r.split) {
     j.unit_bytes = split_unit_bytes(&r);
     j.shared = cpu_scratch(CPU_SCRATCH_SPLIT, j.unit_bytes * (size_t)r.units);
     ok = j.shared && run_split(&j);

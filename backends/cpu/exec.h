@@ -195,6 +195,8 @@ void x_transpose(void *dst, int64_t dst_ld, const void *src, int64_t src_ld, int
 bool x_try_transpose(const r_nest *);
 /* Runs the nest if it reduces small windows of float32 (exec_window.c); false: it does not */
 bool x_try_window(const r_nest *);
+/* Runs the nest if it is a softmax or a normalisation of many rows (exec_rows.c); false: it is not */
+bool x_try_rows(const r_nest *, bool *oom);
 
 /* ---- prebound kernels of one node (exec_fast.c); UNSUPPORTED: not of that form ---- */
 tern_rc x_fast_compile(const tern_region *, tern_kernel **);

@@ -12,8 +12,15 @@ enum {
   MOST_LANES = 512, /* results of a row, where it is contiguous in memory: longer ones do well without */
   BLOCK = 1024,     /* results that the MAPs see at once */
   MOST_MAPS = 4,
+  MOST_SIDES = 4,
   GRAIN = 32 << 10 /* elements read, of a piece */
 };
+
+/* An array that a MAP reads besides: one element for each result */
+typedef struct side {
+  uint32_t val, stream;
+  bool one; /* a row's results share theirs */
+} side;
 
 typedef struct window {
   const r_nest *r;
@@ -24,6 +31,9 @@ typedef struct window {
   uint32_t in;    /* stream */
   float *out;     /* dense */
   uint32_t value; /* val of the fold */
+  uint32_t n_sides;
+  side side[MOST_SIDES];
+  bool same_sides;        /* all rows read the same */
   int64_t tap[MOST_TAPS]; /* floats from a window's first element */
 } window;
 
@@ -59,8 +69,8 @@ static inline __attribute__((always_inline)) void fold_step(const window *w, con
   __m512 best = load(p + w->tap[0], step, n);
   for (uint32_t k = 1; k < w->n_taps; k++) {
     const __m512 x = load(p + w->tap[k], step, n);
-    const __mmask16 wins = w->op == TERN_OP_AMAX ? _mm512_cmp_ps_mask(x, best, _CMP_GT_OQ)
-                                                 : _mm512_cmp_ps_mask(x, best, _CMP_LT_OQ);
+    const __mmask16 wins =
+        w->op == TERN_OP_AMAX ? _mm512_cmp_ps_mask(x, best, _CMP_GT_OQ) : _mm512_cmp_ps_mask(x, best, _CMP_LT_OQ);
     best = _mm512_mask_mov_ps(best, (__mmask16)(wins | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q)), x);
   }
   _mm512_mask_storeu_ps(out, have, best);
@@ -101,65 +111,110 @@ static void fold_row(const window *w, const float *p, float *out) {
 
 /* ---- what comes after the fold ---- */
 
-static void run_maps(const window *w, float *x, int64_t n) {
+static const side *side_of(const window *w, int32_t v) {
+  for (uint32_t k = 0; k < w->n_sides; k++)
+    if ((int32_t)w->side[k].val == v) return &w->side[k];
+  return NULL;
+}
+
+/* at: of each side, where its elements are for these n results */
+static void run_maps(const window *w, float *x, const char *const *at, int64_t n) {
   for (uint32_t k = 0; k < w->n_maps; k++) {
     const x_item *const it = w->map[k];
     const void *arg[3];
     uint32_t mask = 0;
     for (uint32_t i = 0; i < 3; i++) {
       const int32_t v = it->in[i < it->n_in ? i : 0];
-      const bool one = w->r->at[v] != NULL;
-      arg[i] = one ? w->r->at[v] : (const char *)x;
+      const side *const s = side_of(w, v);
+      const bool one = w->r->at[v] != NULL || (s && s->one);
+      arg[i] = s ? at[s - w->side] : w->r->at[v] ? w->r->at[v] : (const char *)x;
       if (i < it->n_in) mask |= (uint32_t)one << i;
     }
     it->fn[mask](x, arg[0], arg[1], arg[2], n);
   }
 }
 
+/* Steps of one row to the next */
+static void next_row(const r_nest *r, int64_t *index, int64_t *at, const uint32_t *stream, uint32_t n) {
+  for (uint32_t d = r->rank - 1; d-- > 0;) {
+    if (r->red_mask >> d & 1) continue;
+    const bool turn = ++index[d] == r->size[d];
+    for (uint32_t k = 0; k < n; k++) at[k] += r->stream[stream[k]].stride[d] * (turn ? 1 - r->size[d] : 1);
+    if (!turn) return;
+    index[d] = 0;
+  }
+}
+
 static void run_rows(void *ctx, int64_t lo, int64_t hi) {
   const window *const w = ctx;
   const r_nest *const r = w->r;
-  const r_stream *const s = &r->stream[w->in];
-  const int64_t batch = BLOCK / w->lanes > 0 ? BLOCK / w->lanes : 1;
-  int64_t index[TERN_MAX_RANK] = {0}, at = s->base, rest = lo;
+  const int64_t most = BLOCK / w->lanes > 0 && w->same_sides ? BLOCK / w->lanes : 1;
+  int64_t index[TERN_MAX_RANK] = {0}, at[1 + MOST_SIDES], rest = lo;
+  uint32_t stream[1 + MOST_SIDES] = {w->in};
+  float tiled[MOST_SIDES][BLOCK];
+  const char *from[MOST_SIDES];
+  for (uint32_t k = 0; k < w->n_sides; k++) stream[1 + k] = w->side[k].stream;
+  for (uint32_t k = 0; k <= w->n_sides; k++) at[k] = r->stream[stream[k]].base;
   for (uint32_t d = r->rank - 1; d-- > 0;) {
     if (r->red_mask >> d & 1) continue;
     index[d] = rest % r->size[d];
     rest /= r->size[d];
-    at += index[d] * s->stride[d];
+    for (uint32_t k = 0; k <= w->n_sides; k++) at[k] += index[d] * r->stream[stream[k]].stride[d];
+  }
+  for (uint32_t k = 0; k < w->n_sides && most > 1; k++) {
+    from[k] = w->side[k].one ? (const char *)(intptr_t)at[1 + k] : (const char *)tiled[k];
+    for (int64_t row = 0; row < most && !w->side[k].one; row++)
+      memcpy(tiled[k] + row * w->lanes, (const char *)(intptr_t)at[1 + k], (size_t)w->lanes * sizeof(float));
   }
   for (int64_t row = lo; row < hi;) {
     float *const out = w->out + row * w->lanes;
-    const int64_t end = row + batch < hi ? row + batch : hi, first = row;
+    const int64_t end = row + most < hi ? row + most : hi, first = row;
+    for (uint32_t k = 0; k < w->n_sides && most == 1; k++) from[k] = (const char *)(intptr_t)at[1 + k];
     for (; row < end; row++) {
-      fold_row(w, (const float *)(intptr_t)at, out + (row - first) * w->lanes);
-      for (uint32_t d = r->rank - 1; d-- > 0;) {
-        if (r->red_mask >> d & 1) continue;
-        at += s->stride[d];
-        if (++index[d] < r->size[d]) break;
-        at -= r->size[d] * s->stride[d];
-        index[d] = 0;
-      }
+      fold_row(w, (const float *)(intptr_t)at[0], out + (row - first) * w->lanes);
+      next_row(r, index, at, stream, 1 + w->n_sides);
     }
-    run_maps(w, out, (end - first) * w->lanes);
+    run_maps(w, out, from, (end - first) * w->lanes);
   }
 }
 
 /* ---- is it one? ---- */
 
-/* The fold's result goes through MAPs of it and of single numbers, into one store */
+/* A load whose elements lie densely along the lanes, or which all lanes share */
+static bool find_side(window *w, const x_item *it) {
+  const r_nest *const r = w->r;
+  if (w->n_sides == MOST_SIDES || it->dtype != TERN_F32 || r->x->stream[it->stream].kind != S_MEM) return false;
+  const r_stream *const s = &r->stream[it->stream];
+  const int64_t lane = s->stride[r->rank - 1];
+  if ((lane != 0 && lane != sizeof(float)) || s->tiled || s->local) return false;
+  for (uint32_t d = 0; d + 1 < r->rank; d++)
+    if (!(r->red_mask >> d & 1) && s->stride[d]) w->same_sides = false;
+  w->side[w->n_sides++] = (side){.val = it->val, .stream = (uint32_t)it->stream, .one = lane == 0};
+  return true;
+}
+
+/* The fold's result goes through MAPs of it, of single numbers and of arrays, into one store */
 static bool find_maps(window *w) {
-  const x_list *const l = &w->r->x->phase[1];
+  const x_list *const early = &w->r->x->phase[0], *const l = &w->r->x->phase[1];
+  for (uint32_t i = 0; i < early->n; i++)
+    if (early->item[i].kind != X_LOAD || !find_side(w, &early->item[i])) return false;
   int32_t value = (int32_t)w->value;
-  if (l->n == 0 || l->n > MOST_MAPS + 1) return false;
+  if (l->n == 0) return false;
   for (uint32_t i = 0; i + 1 < l->n; i++) {
     const x_item *const it = &l->item[i];
     uint32_t mask = 0;
-    if (it->kind != X_MAP || it->dtype != TERN_F32 || it->in_dtype != TERN_F32 || it->n_in > 2) return false;
+    if (it->kind == X_LOAD) {
+      if (!find_side(w, it)) return false;
+      continue;
+    }
+    if (w->n_maps == MOST_MAPS || it->kind != X_MAP || it->n_in > 2 || it->dtype != TERN_F32 ||
+        it->in_dtype != TERN_F32)
+      return false;
     for (uint32_t k = 0; k < it->n_in; k++) {
-      if (w->r->at[it->in[k]])
+      const side *const s = side_of(w, it->in[k]);
+      if (w->r->at[it->in[k]] || (s && s->one))
         mask |= 1u << k;
-      else if (it->in[k] != value)
+      else if (!s && it->in[k] != value)
         return false;
     }
     if (!it->fn[mask] || mask + 1 == 1u << it->n_in) return false;
@@ -199,12 +254,12 @@ static bool find_taps(window *w) {
 bool x_try_window(const r_nest *r) {
   const x_nest *const x = r->x;
   const uint32_t last = r->rank - 1;
-  if (x->nest->n_pass != 1 || x->n_red != 1 || x->pass[0].n != 2 || x->phase[0].n || (r->red_mask >> last & 1) ||
-      r->rank < 2)
+  if (x->nest->n_pass != 1 || x->n_red != 1 || x->pass[0].n != 2 || (r->red_mask >> last & 1) || r->rank < 2)
     return false;
   const x_item *const load = &x->pass[0].item[0], *const fold = &x->pass[0].item[1];
-  if (load->kind != X_LOAD || fold->kind != X_REDUCE || load->dtype != TERN_F32 || fold->dtype != TERN_F32) return false;
-  window w = {.r = r, .in = (uint32_t)load->stream, .value = fold->val};
+  if (load->kind != X_LOAD || fold->kind != X_REDUCE || load->dtype != TERN_F32 || fold->dtype != TERN_F32)
+    return false;
+  window w = {.r = r, .same_sides = true, .in = (uint32_t)load->stream, .value = fold->val};
   const r_stream *const s = &r->stream[w.in];
   w.op = r->plan->plan->region->nodes[x->nest->val[fold->val].node].op;
   w.lanes = r->size[last];

@@ -26,17 +26,24 @@ VM_INLINE vm_divisor vm_divisor_of(float b) {
   const float r = 1.0f / b, low = __builtin_fmaf(-b, r, 1.0f) * r, size = __builtin_fabsf(b);
   return (vm_divisor){vf_set(b), vf_set(r), vf_set(low), size >= 0x1p-60f && size < 0x1p60f};
 }
-/* With 1 / b known to 48 bits q is off by little more than half an ulp, and the last step is right for every b */
-VM_INLINE vf vm_div_by(vf a, const vm_divisor *d) {
-  if (!d->fast || !vf_all(vf_moderate(a))) return a / d->b;
+/* With 1 / b known to 48 bits q is off by little more than half an ulp, and the last step is right for every b. For
+   moderate b and a */
+VM_INLINE vf vm_div_easily(vf a, const vm_divisor *d) {
   const vf q = vf_fma(a, d->r, a * d->low);
   return vf_fma(vf_fma(-d->b, q, a), d->r, q);
 }
+VM_INLINE vf vm_div_by(vf a, const vm_divisor *d) {
+  return d->fast && vf_all(vf_moderate(a)) ? vm_div_easily(a, d) : a / d->b;
+}
+/* May all of [least, 1] be divided easily? */
+VM_INLINE int vm_easy(const vm_divisor *d, float least) { return d->fast && least >= 0x1p-60f; }
 #else
 typedef struct vm_divisor {
   vf b;
 } vm_divisor;
 VM_INLINE vm_divisor vm_divisor_of(float b) { return (vm_divisor){vf_set(b)}; }
 VM_INLINE vf vm_div_by(vf a, const vm_divisor *d) { return a / d->b; }
+VM_INLINE vf vm_div_easily(vf a, const vm_divisor *d) { return a / d->b; }
+VM_INLINE int vm_easy(const vm_divisor *d, float least) { return (void)d, (void)least, 0; }
 #endif
 #endif

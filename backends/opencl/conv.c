@@ -14,6 +14,7 @@ typedef struct conv_kernel {
   conv_shape shape;
   tern_value array[3]; /* X, W, Y */
   uint32_t n_args;
+  ocl_epilogue epilogue;
   int dims;
   int64_t groups, stride[2], dilation[2], pad[2];
   cl_kernel pack, block, plain, depth, sum;
@@ -27,8 +28,7 @@ typedef struct conv_sizes { /* numbers of a launch, one spatial dim made two */
 /* Which array is input 0, input 1, the output */
 static const uint8_t roles[][3] = {{X, W, Y}, {Y, W, X}, {X, Y, W}};
 
-static bool read_attributes(const tern_region *r, conv_kernel *k) {
-  const tern_node *n = &r->nodes[0];
+static bool read_attributes(const tern_region *r, const tern_node *n, conv_kernel *k) {
   const tern_word *a = r->attrs + n->attr;
   if (n->n_attr < 5 || a[0].i < 1 || a[0].i > 2 || n->n_attr < 2 + 3 * (uint32_t)a[0].i || a[1].i < 1) return false;
   k->dims = (int)a[0].i;
@@ -43,38 +43,56 @@ static bool read_attributes(const tern_region *r, conv_kernel *k) {
   return true;
 }
 
-static bool read_kernel(const tern_region *r, conv_kernel *k) {
+/* The epilogue, if there is one, becomes the shape's: for the caller to free */
+static tern_rc read_kernel(const tern_dev *dev, const tern_region *r, conv_kernel *k) {
   const tern_value *v[3];
-  if (r->n_nodes != 1 || r->nodes[0].op < TERN_OP_CONV || r->nodes[0].op > TERN_OP_CONV_DW) return false;
-  const uint32_t op = r->nodes[0].op;
-  if (!ocl_single(r, op, 2, v) || !read_attributes(r, k)) return false;
-  for (int i = 0; i < 3; i++) {
-    if (v[i]->rank != k->dims + 2 || v[i]->dtype != v[0]->dtype) return false;
-    k->array[roles[op - TERN_OP_CONV][i]] = *v[i];
+  render_epilogue *e = NULL;
+  const tern_rc rc = ocl_epilogue_read(dev, r, TERN_OP_CONV, TERN_OP_CONV_DW, 1, v, &e);
+  if (rc) return rc;
+  const tern_node *n = &r->nodes[e ? e->node : 0];
+  bool ok = read_attributes(r, n, k) && ocl_is_float(v[0]->dtype) && (e || v[2]->alias < 0);
+  for (int i = 0; i < 3 && ok; i++) {
+    ok = v[i]->rank == k->dims + 2 && v[i]->dtype == v[0]->dtype;
+    k->array[roles[n->op - TERN_OP_CONV][i]] = *v[i];
   }
-  k->shape.op = op;
+  if (!ok) {
+    render_epilogue_free(e);
+    return TERN_E_UNSUPPORTED;
+  }
+  k->shape.op = n->op;
   k->shape.dtype = v[0]->dtype;
+  k->shape.dims = (uint32_t)k->dims;
+  k->shape.epilogue = e;
+  k->shape.apart = e && e->in_place;
   k->n_args = r->n_args;
-  return v[2]->alias < 0 && ocl_is_float(v[0]->dtype);
+  return TERN_OK;
 }
 
 tern_rc ocl_conv_supports(tern_dev *dev, const tern_region *r) {
   conv_kernel k;
-  (void)dev;
-  return read_kernel(r, &k) ? TERN_OK : TERN_E_UNSUPPORTED;
+  const tern_rc rc = read_kernel(dev, r, &k);
+  if (!rc) render_epilogue_free((render_epilogue *)(uintptr_t)k.shape.epilogue);
+  return rc;
 }
 
 /* ---- a launch ---- */
 
+static int result(const conv_kernel *k) { return roles[k->shape.op - TERN_OP_CONV][2]; }
+
+/* With an epilogue the result is dense, if it is in memory at all */
 static conv_sizes sizes_of(const conv_kernel *k, const tern_word *w) {
   conv_sizes s;
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 3; i++) {
+    const bool dense = k->shape.epilogue && i == result(k);
     for (int d = 0; d < 4; d++) {
       const int at = d < 2 ? d : d - (2 - k->dims); /* a single spatial dim is the second */
       const bool absent = d >= 2 && at < 2;
       s.size[i][d] = absent ? 1 : TERN_LIT(k->array[i].shape[at], w);
-      s.stride[i][d] = absent ? 0 : TERN_LIT(k->array[i].stride[at], w);
+      s.stride[i][d] = absent || dense ? 0 : TERN_LIT(k->array[i].stride[at], w);
     }
+    int64_t step = 1;
+    for (int d = 3; dense && d >= 0; step *= s.size[i][d--]) s.stride[i][d] = step;
+  }
   s.per_c = s.size[X][1] / k->groups;
   s.per_o = s.size[Y][1] / k->groups;
   return s;
@@ -90,6 +108,33 @@ static void longs(ocl_call *c, const int64_t *words, size_t n) {
 }
 #define LONGS(c, ...) \
   longs((c), (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+
+static uint64_t bytes_of(const conv_kernel *k, const conv_sizes *s);
+static uint64_t product_at(const conv_kernel *k, const conv_sizes *s) {
+  return (bytes_of(k, s) + 63) & ~(uint64_t)63;
+}
+
+/* Everything that a launch needs in the workspace */
+static uint64_t all_bytes(const conv_kernel *k, const conv_sizes *s) {
+  const int64_t *n = s->size[result(k)];
+  if (!k->shape.apart) return bytes_of(k, s);
+  return product_at(k, s) + (uint64_t)(n[0] * n[1] * n[2] * n[3]) * ocl_item_size(k->shape.dtype);
+}
+
+/* The result: an argument; the workspace; or, when an epilogue takes it from registers, any buffer */
+static void arg_result(ocl_call *c, const conv_kernel *k, const tern_launch *l, const conv_sizes *s) {
+  tern_arg to = l->args[k->array[roles[k->shape.op - TERN_OP_CONV][0]].slot];
+  to.offset = 0;
+  if (!k->shape.epilogue)
+    to = l->args[k->array[result(k)].slot];
+  else if (k->shape.apart)
+    to = (tern_arg){l->workspace.mem, l->workspace.offset + product_at(k, s)};
+  ocl_arg_at(c, &to, ocl_item_size(k->shape.dtype));
+}
+
+static void epilogue_args(const conv_kernel *k, const tern_launch *l, ocl_call *c) {
+  if (!k->shape.apart) ocl_epilogue_args(&k->epilogue, l, c);
+}
 
 static void arg_array(ocl_call *c, const conv_kernel *k, const tern_launch *l, int array) {
   ocl_arg_at(c, &l->args[k->array[array].slot], ocl_item_size(k->shape.dtype));
@@ -149,12 +194,13 @@ static tern_rc run_gather(tern_dev *dev, tern_queue *q, const conv_kernel *k, co
     ocl_call c = {.kernel = depth ? k->depth : k->plain};
     arg_array(&c, k, l, from);
     arg_array(&c, k, l, W);
-    arg_array(&c, k, l, to);
+    arg_result(&c, k, l, s);
     gather_args(k, s, &c);
     if (depth)
       LONGS(&c, s->stride[W][2], s->stride[W][3]);
     else
       filter_steps(k, s, &c);
+    epilogue_args(k, l, &c);
     const int64_t each = depth ? k->shape.width : 1;
     return ocl_run1(dev, q, &c, "CONV", (uint64_t)(ts[0] * ts[1] * ts[2] * ts[3] / each), CONV_LOCAL);
   }
@@ -168,8 +214,9 @@ static tern_rc run_gather(tern_dev *dev, tern_queue *q, const conv_kernel *k, co
   ocl_call c = {.kernel = k->block};
   arg_array(&c, k, l, from);
   ocl_arg_at(&c, &l->workspace, acc_bytes(k));
-  arg_array(&c, k, l, to);
+  arg_result(&c, k, l, s);
   gather_args(k, s, &c);
+  epilogue_args(k, l, &c);
   const int64_t f0 = back ? k->stride[0] : 1, f1 = back ? k->stride[1] : 1,
                 tiles = up(ts[0] * up(ts[2], f0) * up(ts[3], f1), k->shape.rows);
   return ocl_run1(dev, q, &c, "CONV", (uint64_t)(tiles * up(made(k, s), lanes_of(k)) * k->groups * f0 * f1),
@@ -242,9 +289,10 @@ static tern_rc run_weights(tern_dev *dev, tern_queue *q, const conv_kernel *k, c
   if (rc) return rc;
   ocl_call e = {.kernel = k->sum};
   ocl_arg_at(&e, &sums, acc_bytes(k));
-  arg_array(&e, k, l, W);
+  arg_result(&e, k, l, s);
   LONGS(&e, k->groups, s->per_o, s->per_c, w[2], w[3], p.wide, p.chunks);
   filter_steps(k, s, &e);
+  epilogue_args(k, l, &e);
   return ocl_run1(dev, q, &e, "CONV_DW (adding up)", (uint64_t)(w[0] * w[1] * w[2] * w[3]), CONV_LOCAL);
 }
 
@@ -258,16 +306,21 @@ static tern_rc conv_workspace(tern_dev *dev, const tern_kernel *head, const tern
   const conv_kernel *k = (const conv_kernel *)head;
   const conv_sizes s = sizes_of(k, words);
   (void)dev;
-  *bytes = bytes_of(k, &s);
+  *bytes = all_bytes(k, &s);
   return TERN_OK;
 }
 
 static tern_rc conv_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, const tern_launch *l) {
   const conv_kernel *k = (const conv_kernel *)head;
   const conv_sizes s = sizes_of(k, l->words);
-  const tern_rc rc = ocl_check_launch(dev, l, k->n_args, bytes_of(k, &s));
+  tern_rc rc = ocl_check_launch(dev, l, k->n_args, all_bytes(k, &s));
   if (rc) return rc;
-  return k->shape.op == TERN_OP_CONV_DW ? run_weights(dev, q, k, l, &s) : run_gather(dev, q, k, l, &s);
+  rc = k->shape.op == TERN_OP_CONV_DW ? run_weights(dev, q, k, l, &s) : run_gather(dev, q, k, l, &s);
+  if (rc || !k->shape.apart) return rc;
+  const int64_t *n = s.size[result(k)], line[3] = {n[0], n[1], n[3]};
+  const tern_arg product = {l->workspace.mem, l->workspace.offset + product_at(k, &s)};
+  return ocl_epilogue_finish(dev, q, &k->epilogue, l, &product, k->shape.dtype, k->shape.dims + 2,
+                             k->dims == 2 ? n : line);
 }
 
 static void conv_destroy(tern_dev *dev, tern_kernel *head) {
@@ -278,6 +331,7 @@ static void conv_destroy(tern_dev *dev, tern_kernel *head) {
   if (k->plain) clReleaseKernel(k->plain);
   if (k->depth) clReleaseKernel(k->depth);
   if (k->sum) clReleaseKernel(k->sum);
+  ocl_epilogue_end(&k->epilogue);
 }
 
 /* As many vectors as the registers of a CPU hold beside the pointers to the rows; small ones elsewhere */
@@ -295,23 +349,29 @@ static void shape_for(const tern_dev *dev, const tern_region *r, conv_kernel *k)
 tern_rc ocl_conv_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   conv_kernel read;
   memset(&read, 0, sizeof read);
-  if (!read_kernel(r, &read)) return TERN_E_UNSUPPORTED;
+  tern_rc rc = read_kernel(dev, r, &read);
+  if (rc) return rc;
+  render_epilogue *e = (render_epilogue *)(uintptr_t)read.shape.epilogue;
   shape_for(dev, r, &read);
   ocl_text text = {0};
   conv_text(&text, dev, &read.shape);
   tern_kernel *head = NULL;
-  tern_rc rc = text.failed ? ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for the text of a convolution")
+  rc = text.failed ? ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for the text of a convolution")
                            : ocl_kernel_alloc(dev, sizeof(conv_kernel), text.s, "CONV", &head);
   free(text.s);
-  if (rc) return rc;
+  if (rc) {
+    render_epilogue_free(e);
+    return rc;
+  }
   conv_kernel *k = (conv_kernel *)head;
-  read_kernel(r, k);
-  k->shape = read.shape;
+  read.head = k->head;
+  *k = read;
   k->head.launch = conv_launch;
   k->head.workspace = conv_workspace;
   k->head.destroy = conv_destroy;
   const bool weights = k->shape.op == TERN_OP_CONV_DW;
-  rc = ocl_kernel_new(dev, head->program, weights ? "dw_pack" : "conv_pack", &k->pack);
+  rc = ocl_epilogue_init(dev, &k->epilogue, e, head->program, k->shape.apart);
+  if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_pack" : "conv_pack", &k->pack);
   if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_block" : "conv_block", &k->block);
   if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_plain" : "conv_plain", &k->plain);
   if (!rc && (k->shape.dtype == TERN_F32 || k->shape.dtype == TERN_F64))

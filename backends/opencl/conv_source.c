@@ -14,6 +14,19 @@ void conv_group(ocl_text *t, const conv_shape *s, bool plain) {
   ocl_add(t, "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\n", plain || !s->cpu ? CONV_LOCAL : 1);
 }
 
+bool conv_fused(const conv_shape *s) { return s->epilogue && !s->apart; }
+
+void conv_call(ocl_text *t, const conv_shape *s, bool vector, const char *n, const char *c, const char *i0,
+               const char *i1) {
+  ocl_add(t, "epilogue%s(%s(ix)(%s), (ix)(%s), ", vector ? "_v" : "", s->epilogue->args, n, c);
+  if (s->dims == 2) ocl_add(t, "(ix)(%s), ", i0);
+  ocl_add(t, "(ix)(%s), ", i1);
+}
+
+static const char *params(const conv_shape *s) { return conv_fused(s) ? s->epilogue->params : ""; }
+
+static const char *setup(const conv_shape *s) { return conv_fused(s) ? s->epilogue->setup : ""; }
+
 static void pack_text(ocl_text *t, const conv_shape *s) {
   conv_group(t, s, true);
   ocl_add(t,
@@ -95,6 +108,30 @@ static void taps_text(ocl_text *t, const conv_shape *s) {
   ocl_add(t, "      }\n    }\n  }\n");
 }
 
+/* Pixel r of the block to the epilogue, a vector of channels at once where all of them are there */
+static void fused_row_text(ocl_text *t, const conv_shape *s, uint32_t r) {
+  char n[16], i0[16], i1[16], c[40];
+  snprintf(n, sizeof n, "n%u", r);
+  snprintf(i0, sizeof i0, "i0_%u", r);
+  snprintf(i1, sizeof i1, "i1_%u", r);
+  ocl_add(t, "  if (tile * ROWS + %u < pixels && i0_%u < (ix)D0 && i1_%u < (ix)D1) {\n", r, r, r);
+  for (uint32_t v = 0; v < s->vecs; v++) {
+    if (s->epilogue->vector && s->width == 16) {
+      snprintf(c, sizeof c, "g * (ix)B + first + %u * VW", v);
+      ocl_add(t, "    if (live >= %u * VW) ", v + 1);
+      conv_call(t, s, true, n, c, i0, i1);
+      ocl_add(t, "c%u_%u);\n    else {\n", r, v);
+    } else {
+      ocl_add(t, "    {\n");
+    }
+    ocl_add(t, "      vstore_v(c%u_%u, lane);\n      for (ix l = 0; l < min(live - %u * VW, (ix)VW); l++) ", r, v, v);
+    snprintf(c, sizeof c, "g * (ix)B + first + %u * VW + l", v);
+    conv_call(t, s, false, n, c, i0, i1);
+    ocl_add(t, "E_X(lane[l]));\n    }\n");
+  }
+  ocl_add(t, "  }\n");
+}
+
 /* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in
    memory */
 static void block_text(ocl_text *t, const conv_shape *s) {
@@ -103,8 +140,8 @@ static void block_text(ocl_text *t, const conv_shape *s) {
   ocl_add(
       t,
       "void conv_block(__global const I_T *S, long so, __global const acc_t *P, long po, __global I_T *D, long to,\n  "
-      "%s) {\n",
-      GATHER_ARGS);
+      "%s%s) {\n%s",
+      GATHER_ARGS, params(s), setup(s));
   ocl_add(t,
           "  const int ROWS = %u;\n"
           "  const ix pixels = (ix)N * (ix)E0 * (ix)E1, tiles = (pixels + ROWS - 1) / ROWS;\n"
@@ -131,6 +168,10 @@ static void block_text(ocl_text *t, const conv_shape *s) {
   ocl_add(t, "  const ix first = block * LANES, live = min((ix)B - first, (ix)LANES);\n  acc_t lane[LANES];\n"
              "  D += to + (g * (ix)B + first) * (ix)dc;\n");
   for (uint32_t r = 0; r < s->rows; r++) {
+    if (conv_fused(s)) {
+      fused_row_text(t, s, r);
+      continue;
+    }
     ocl_add(t,
             "  if (tile * ROWS + %u < pixels && i0_%u < (ix)D0 && i1_%u < (ix)D1) {\n"
             "    __global I_T *out = D + n%u * (ix)dn + i0_%u * (ix)d0 + i1_%u * (ix)d1;\n",
@@ -153,8 +194,8 @@ static void plain_text(ocl_text *t, const conv_shape *s) {
   ocl_add(
       t,
       "void conv_plain(__global const I_T *S, long so, __global const I_T *W, long wo, __global I_T *D, long to,\n  "
-      "%s,\n  long wg, long wb, long wr, long w0, long w1) {\n",
-      GATHER_ARGS);
+      "%s,\n  long wg, long wb, long wr, long w0, long w1%s) {\n%s",
+      GATHER_ARGS, params(s), setup(s));
   ocl_add(t, "  long id = (long)get_global_id(0);\n"
              "  if (id >= N * G * B * D0 * D1) return;\n"
              "  const ix b = (ix)(id %% B); id /= B;\n"
@@ -177,8 +218,14 @@ static void plain_text(ocl_text *t, const conv_shape *s) {
       "      if (u1 < 0 || u1 >= (ix)A1) continue;\n"
       "      const ix a = u0 * (ix)f0 + u1 * (ix)f1, k = t0 * (ix)w0 + t1 * (ix)w1;\n"
       "      for (ix c = 0; c < (ix)R; c++) sum += (acc_t)I_LD(S, a + c * (ix)fc) * (acc_t)I_LD(W, k + c * (ix)wr);\n"
-      "    }\n  }\n"
-      "  I_ST(D + to, n * (ix)dn + (g * (ix)B + b) * (ix)dc + i0 * (ix)d0 + i1 * (ix)d1, (I_C)sum);\n}\n");
+      "    }\n  }\n");
+  if (!conv_fused(s)) {
+    ocl_add(t, "  I_ST(D + to, n * (ix)dn + (g * (ix)B + b) * (ix)dc + i0 * (ix)d0 + i1 * (ix)d1, (I_C)sum);\n}\n");
+    return;
+  }
+  ocl_add(t, "  ");
+  conv_call(t, s, false, "n", "g * (ix)B + b", "i0", "i1");
+  ocl_add(t, "E_X(sum));\n}\n");
 }
 
 /* One channel a group in and out, all channels side by side: a vector of channels of one pixel */
@@ -187,8 +234,8 @@ static void depth_text(ocl_text *t, const conv_shape *s) {
   ocl_add(
       t,
       "void conv_depth(__global const I_T *S, long so, __global const I_T *W, long wo, __global I_T *D, long to,\n  "
-      "%s,\n  long w0, long w1) {\n",
-      GATHER_ARGS);
+      "%s,\n  long w0, long w1%s) {\n%s",
+      GATHER_ARGS, params(s), setup(s));
   ocl_add(t, "  const ix blocks = (ix)G / VW;\n"
              "  long id = (long)get_global_id(0);\n"
              "  if (id >= N * blocks * D0 * D1) return;\n"
@@ -208,8 +255,15 @@ static void depth_text(ocl_text *t, const conv_shape *s) {
   source_text(t, s, 1, "i1", "u1");
   ocl_add(t, "      if (u1 < 0 || u1 >= (ix)A1) continue;\n"
              "      sum += vload_v(S + u0 * (ix)f0 + u1 * (ix)f1) * vload_v(W + t0 * (ix)w0 + t1 * (ix)w1);\n"
-             "    }\n  }\n"
-             "  vstore_v(sum, D + to + n * (ix)dn + g + i0 * (ix)d0 + i1 * (ix)d1);\n}\n");
+             "    }\n  }\n");
+  if (!conv_fused(s)) {
+    ocl_add(t, "  vstore_v(sum, D + to + n * (ix)dn + g + i0 * (ix)d0 + i1 * (ix)d1);\n}\n");
+    return;
+  }
+  const bool vector = s->epilogue->vector && s->width == 16;
+  ocl_add(t, vector ? "  " : "  acc_t lane[VW];\n  vstore_v(sum, lane);\n  for (int l = 0; l < VW; l++) ");
+  conv_call(t, s, vector, "n", vector ? "g" : "g + l", "i0", "i1");
+  ocl_add(t, vector ? "sum);\n}\n" : "E_X(lane[l]));\n}\n");
 }
 
 void conv_text(ocl_text *t, const tern_dev *dev, const conv_shape *s) {
@@ -219,6 +273,8 @@ void conv_text(ocl_text *t, const tern_dev *dev, const conv_shape *s) {
   ocl_add(t, "typedef %s acc_t;\ntypedef %s%u acc_v;\n#define VW %u\n#define LANES %u\n", acc, acc, s->width, s->width,
           s->width * s->vecs);
   ocl_add(t, "#define vload_v(p) vload%u(0, p)\n#define vstore_v(v, p) vstore%u(v, 0, p)\n", s->width, s->width);
+  if (s->epilogue) ocl_add_epilogue(t, dev, s->epilogue, s->dtype, "I");
+  if (s->apart) ocl_add_finish(t, dev, s->epilogue, s->dims + 2, false, "I");
   if (s->op == TERN_OP_CONV_DW) {
     conv_text_weights(t, s);
     return;

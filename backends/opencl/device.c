@@ -135,6 +135,7 @@ tern_rc ocl_mem_alloc(tern_dev *dev, const tern_mem_desc *want, tern_mem **out) 
 }
 
 void ocl_mem_free(tern_dev *dev, tern_mem *mem) {
+  atomic_fetch_add(&dev->freed, 1);
   if (!mem) return;
   if (ocl_alive()) clReleaseMemObject(mem->buffer);
   if (!mem->imported) atomic_fetch_sub(&dev->used, mem->size);

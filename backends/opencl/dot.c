@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* An epilogue of more arrays than this (an optimiser's step: 6) runs along rows, behind the product: the short rows of a
+   register block would be too many streams of memory at once */
+enum { MANY_ARRAYS = 4 };
 enum { DOT_LONG = 768, DOT_PIECE = 512 }; /* a K longer than this is done in pieces of about that */
 typedef enum dot_form { DOT_PLAIN, DOT_ROW, DOT_TILED, DOT_BLOCK, DOT_CLBLAST } dot_form;
 
@@ -13,6 +16,7 @@ typedef struct dot_kernel {
   dot_shape shape;
   uint32_t rank, n_args;
   tern_value a, b, c;
+  ocl_epilogue epilogue;
   bool direct; /* operands can be read as vectors of the accumulator */
   bool clblast;
   int wanted; /* the option: -1 auto, else a dot_form that is preferred where it can serve */
@@ -30,20 +34,27 @@ typedef struct dot_plan {
   bool few, pack_a, pack_b; /* few: the kernel with few rows */
   uint32_t rows, cols;      /* of a register block */
   uint64_t a_bytes, bytes;  /* workspace: of A (64-byte multiple), and all */
+  uint64_t c_at;            /* where the product lies in it; UINT64_MAX: not there */
 } dot_plan;
 
-static bool dot_values(const tern_region *r, const tern_value *v[3]) {
-  if (!ocl_single(r, TERN_OP_DOT, 2, v)) return false;
+static tern_rc dot_values(const tern_dev *dev, const tern_region *r, const tern_value *v[3], render_epilogue **e) {
+  const tern_rc rc = ocl_epilogue_read(dev, r, TERN_OP_DOT, TERN_OP_DOT, -1, v, e);
+  if (rc) return rc;
   const uint32_t in = v[0]->dtype, out = v[2]->dtype;
   const bool widen = (in == TERN_I8 || in == TERN_U8) && out == TERN_I32;
-  if (v[1]->dtype != in || in == TERN_BOOL || (out != in && !widen)) return false;
-  return v[0]->rank >= 2 && v[0]->rank == v[1]->rank && v[0]->rank == v[2]->rank && v[2]->alias < 0;
+  if (v[1]->dtype == in && in != TERN_BOOL && (out == in || widen) && v[0]->rank >= 2 && v[0]->rank == v[1]->rank &&
+      v[0]->rank == v[2]->rank && (*e || v[2]->alias < 0))
+    return TERN_OK;
+  render_epilogue_free(*e);
+  return TERN_E_UNSUPPORTED;
 }
 
 tern_rc ocl_dot_supports(tern_dev *dev, const tern_region *r) {
   const tern_value *v[3];
-  (void)dev;
-  return dot_values(r, v) ? TERN_OK : TERN_E_UNSUPPORTED;
+  render_epilogue *e = NULL;
+  const tern_rc rc = dot_values(dev, r, v, &e);
+  if (!rc) render_epilogue_free(e);
+  return rc;
 }
 
 static void dot_destroy(tern_dev *dev, tern_kernel *head) {
@@ -52,6 +63,7 @@ static void dot_destroy(tern_dev *dev, tern_kernel *head) {
   (void)dev;
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (all[i]) clReleaseKernel(all[i]);
+  ocl_epilogue_end(&k->epilogue);
 }
 
 static dot_sizes sizes_of(const dot_kernel *k, const tern_word *w) {
@@ -64,14 +76,17 @@ static dot_sizes sizes_of(const dot_kernel *k, const tern_word *w) {
   s.acs = TERN_LIT(k->a.stride[r - 1], w);
   s.brs = TERN_LIT(k->b.stride[r - 2], w);
   s.bcs = TERN_LIT(k->b.stride[r - 1], w);
-  s.crs = TERN_LIT(k->c.stride[r - 2], w);
-  s.ccs = TERN_LIT(k->c.stride[r - 1], w);
+  const bool dense = k->shape.epilogue != NULL; /* if it is in memory at all */
+  s.crs = dense ? s.n : TERN_LIT(k->c.stride[r - 2], w);
+  s.ccs = dense ? 1 : TERN_LIT(k->c.stride[r - 1], w);
   const tern_value *v[3] = {&k->a, &k->b, &k->c};
   for (uint32_t d = 0; d + 2 < r; d++) {
     s.bsize[d] = TERN_LIT(k->c.shape[d], w);
     s.batches *= s.bsize[d];
-    for (int i = 0; i < 3; i++) s.stride[i][d] = v[i]->shape[d] == 1 ? 0 : TERN_LIT(v[i]->stride[d], w);
+    for (int i = 0; i < (dense ? 2 : 3); i++) s.stride[i][d] = v[i]->shape[d] == 1 ? 0 : TERN_LIT(v[i]->stride[d], w);
   }
+  int64_t matrices = s.m * s.n;
+  for (uint32_t d = r - 2; dense && d-- > 0; matrices *= s.bsize[d]) s.stride[2][d] = matrices;
   return s;
 }
 
@@ -103,8 +118,12 @@ static void plan_block(const dot_kernel *k, const dot_sizes *s, dot_plan *p) {
   if (p->pack_b) p->bytes += (uint64_t)s->batches * nj * p->cols * (uint64_t)s->k * item;
 }
 
-static dot_plan plan_of(const dot_kernel *k, const dot_sizes *s) {
-  dot_plan p = {.form = DOT_PLAIN};
+static int64_t pieces_of(const dot_kernel *k, const dot_sizes *s) {
+  return k->direct && s->k > DOT_LONG ? (s->k + DOT_PIECE - 1) / DOT_PIECE : 1;
+}
+
+static dot_plan form_of(const dot_kernel *k, const dot_sizes *s) {
+  dot_plan p = {.form = DOT_PLAIN, .c_at = UINT64_MAX};
   const double work = (double)s->m * (double)s->n * (double)s->k;
   if (k->wanted == DOT_PLAIN) return p;
   if (k->clblast && clblast_fits(s) && (k->wanted == DOT_CLBLAST || work >= 256.0 * 256 * 256)) {
@@ -125,6 +144,26 @@ static dot_plan plan_of(const dot_kernel *k, const dot_sizes *s) {
   return p;
 }
 
+static dot_plan plan_of(const dot_kernel *k, const dot_sizes *s) {
+  dot_plan p = form_of(k, s);
+  const bool apart = k->shape.apart || p.form == DOT_CLBLAST;
+  if (!k->shape.epilogue || (!apart && (p.form != DOT_BLOCK || pieces_of(k, s) == 1))) return p;
+  p.c_at = (p.bytes + 63) & ~(uint64_t)63;
+  p.bytes = p.c_at + (uint64_t)(s->batches * s->m * s->n) * (apart ? ocl_item_size(k->shape.out) : acc_size(k));
+  return p;
+}
+
+/* Where the product is written. With an epilogue that takes it from registers: nowhere, any buffer will do */
+static tern_arg result_of(const dot_kernel *k, const tern_launch *l, const dot_plan *p) {
+  if (!k->shape.epilogue) return l->args[k->c.slot];
+  if (p->c_at == UINT64_MAX) return (tern_arg){l->args[k->a.slot].mem, 0};
+  return (tern_arg){l->workspace.mem, l->workspace.offset + p->c_at};
+}
+
+static void epilogue_args(const dot_kernel *k, const tern_launch *l, ocl_call *c) {
+  if (!k->shape.apart) ocl_epilogue_args(&k->epilogue, l, c);
+}
+
 static tern_rc dot_workspace(tern_dev *dev, const tern_kernel *head, const tern_word *words, uint64_t *bytes) {
   const dot_kernel *k = (const dot_kernel *)head;
   const dot_sizes s = sizes_of(k, words);
@@ -142,14 +181,17 @@ static void batch_args(const dot_kernel *k, const dot_sizes *s, ocl_call *c, uin
 }
 
 static tern_rc run_one(tern_dev *dev, tern_queue *q, const dot_kernel *k, const tern_launch *l, const dot_sizes *s,
-                       dot_form form) {
+                       const dot_plan *p) {
+  const dot_form form = p->form;
+  const tern_arg to = result_of(k, l, p);
   ocl_call c = {.kernel = form == DOT_TILED ? k->tiled : form == DOT_ROW ? k->row : k->plain};
   ocl_arg_at(&c, &l->args[k->a.slot], ocl_item_size(k->shape.in));
   ocl_arg_at(&c, &l->args[k->b.slot], ocl_item_size(k->shape.in));
-  ocl_arg_at(&c, &l->args[k->c.slot], ocl_item_size(k->shape.out));
+  ocl_arg_at(&c, &to, ocl_item_size(k->shape.out));
   const int64_t words[] = {s->m, s->n, s->k, s->ars, s->acs, s->brs, s->bcs, s->crs, s->ccs, s->batches};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) ocl_arg_long(&c, words[i]);
   batch_args(k, s, &c, 7);
+  epilogue_args(k, l, &c);
   if (form != DOT_TILED)
     return ocl_run1(dev, q, &c, "DOT", (uint64_t)s->m * (uint64_t)s->n * (uint64_t)s->batches, DOT_LOCAL);
   const uint32_t span = k->shape.span;
@@ -199,14 +241,17 @@ static tern_rc run_piece(tern_dev *dev, tern_queue *q, const dot_kernel *k, cons
   ocl_arg_long(&c, (int64_t)(o->a->offset / item) + at * o->acs);
   ocl_arg_mem(&c, o->b->mem->buffer);
   ocl_arg_long(&c, (int64_t)(o->b->offset / item) + at * o->brs);
-  ocl_arg_at(&c, &l->args[k->c.slot], ocl_item_size(k->shape.out));
+  const tern_arg to = result_of(k, l, p);
+  const bool more = k->shape.epilogue && !k->shape.apart && at + depth < s->k;
+  ocl_arg_at(&c, &to, ocl_item_size(k->shape.out));
   /* rows of A that fill about 256 KiB stay in the cache */
   const int64_t fit = (256 << 10) / (depth * p->rows * item + 1);
   const int64_t super = fit < 1 ? 1 : fit < ni ? fit : ni;
   const int64_t words[] = {s->m,      s->n,   depth,  o->apanel, o->ars, o->acs,
-                           o->bpanel, o->brs, s->crs, s->ccs,    super,  at > 0};
+                           o->bpanel, o->brs, s->crs, s->ccs,    super,  (at > 0 ? DOT_ADD : 0) | (more ? DOT_MORE : 0)};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) ocl_arg_long(&c, words[i]);
   batch_args(k, s, &c, 7);
+  epilogue_args(k, l, &c);
   const size_t groups[2] = {(size_t)(ni * nj), (size_t)s->batches}, local[2] = {1, 1};
   return ocl_run(dev, q, &c, "DOT", 2, groups, local);
 }
@@ -230,17 +275,16 @@ static tern_rc run_block(tern_dev *dev, tern_queue *q, const dot_kernel *k, cons
   }
   const dot_operands o = {
       p->pack_a ? &pa : &l->args[k->a.slot], p->pack_b ? &pb : &l->args[k->b.slot], apanel, ars, acs, bpanel, brs};
-  const int64_t pieces = k->direct && s->k > DOT_LONG ? (s->k + DOT_PIECE - 1) / DOT_PIECE : 1,
-                piece = (s->k + pieces - 1) / pieces;
+  const int64_t pieces = pieces_of(k, s), piece = (s->k + pieces - 1) / pieces;
   for (int64_t at = 0; at < s->k && !rc; at += piece)
     rc = run_piece(dev, q, k, l, s, p, &o, at, s->k - at < piece ? s->k - at : piece);
   return rc;
 }
 
 static tern_rc run_clblast(tern_dev *dev, tern_queue *q, const dot_kernel *k, const tern_launch *l,
-                           const dot_sizes *s) {
+                           const dot_sizes *s, const dot_plan *p) {
   const uint32_t item = ocl_item_size(k->shape.in);
-  const tern_arg *a = &l->args[k->a.slot], *b = &l->args[k->b.slot], *c = &l->args[k->c.slot];
+  const tern_arg to = result_of(k, l, p), *a = &l->args[k->a.slot], *b = &l->args[k->b.slot], *c = &to;
   ocl_gemm g = {
       .m = s->m, .n = s->n, .k = s->k, .ldc = s->crs, .a = a->mem->buffer, .b = b->mem->buffer, .c = c->mem->buffer};
   g.a_t = s->acs != 1 || s->ars < s->k;
@@ -266,10 +310,18 @@ static tern_rc dot_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, const
   const dot_kernel *k = (const dot_kernel *)head;
   dot_sizes s = sizes_of(k, l->words);
   const dot_plan p = plan_of(k, &s);
-  const tern_rc rc = ocl_check_launch(dev, l, k->n_args, p.bytes);
+  tern_rc rc = ocl_check_launch(dev, l, k->n_args, p.bytes);
   if (rc) return rc;
-  if (p.form == DOT_CLBLAST) return run_clblast(dev, q, k, l, &s);
-  return p.form == DOT_BLOCK ? run_block(dev, q, k, l, &s, &p) : run_one(dev, q, k, l, &s, p.form);
+  if (p.form == DOT_CLBLAST)
+    rc = run_clblast(dev, q, k, l, &s, &p);
+  else
+    rc = p.form == DOT_BLOCK ? run_block(dev, q, k, l, &s, &p) : run_one(dev, q, k, l, &s, &p);
+  if (rc || !k->shape.epilogue || (p.form != DOT_CLBLAST && !k->shape.apart)) return rc;
+  int64_t size[TERN_MAX_RANK];
+  memcpy(size, s.bsize, sizeof size);
+  size[k->rank - 2] = s.m, size[k->rank - 1] = s.n;
+  const tern_arg product = result_of(k, l, &p);
+  return ocl_epilogue_finish(dev, q, &k->epilogue, l, &product, k->shape.out, k->rank, size);
 }
 
 /* Which kernels this device can use: register blocks on a CPU, tiles in local memory elsewhere. */
@@ -311,19 +363,28 @@ static dot_shape shape_for(const tern_dev *dev, const tern_region *r, const tern
 
 tern_rc ocl_dot_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   const tern_value *v[3];
-  if (!dot_values(r, v)) return TERN_E_UNSUPPORTED;
+  render_epilogue *e = NULL;
+  tern_rc rc = dot_values(dev, r, v, &e);
+  if (rc) return rc;
   const int wanted = wanted_form(dev);
   dot_shape shape = shape_for(dev, r, v);
+  const bool f32up = shape.in == TERN_F32 || shape.in == TERN_F64;
+  const bool try_clblast = f32up && (wanted == DOT_CLBLAST || (wanted < 0 && !ocl_is_cpu(dev->id)));
   shape.has = forms_for(dev, &shape, wanted);
+  shape.epilogue = e;
+  shape.apart = e && (e->in_place || e->n_full > MANY_ARRAYS);
+  shape.finish = e && (shape.apart || try_clblast);
   ocl_text text = {0};
   dot_text(&text, dev, &shape);
   tern_kernel *head = NULL;
-  tern_rc rc = text.failed ? ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for the text of DOT")
+  rc = text.failed ? ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for the text of DOT")
                            : ocl_kernel_alloc(dev, sizeof(dot_kernel), text.s, "DOT", &head);
   free(text.s);
-  if (rc) return rc;
+  if (rc) {
+    render_epilogue_free(e);
+    return rc;
+  }
   dot_kernel *k = (dot_kernel *)head;
-  const bool f32up = shape.in == TERN_F32 || shape.in == TERN_F64;
   k->head.launch = dot_launch;
   k->head.workspace = dot_workspace;
   k->head.destroy = dot_destroy;
@@ -333,9 +394,9 @@ tern_rc ocl_dot_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, 
   k->a = *v[0], k->b = *v[1], k->c = *v[2];
   k->direct = f32up || (shape.in == shape.out && !ocl_is_float(shape.in) && ocl_item_size(shape.in) >= 4);
   k->wanted = wanted;
-  const bool try_clblast = f32up && (wanted == DOT_CLBLAST || (wanted < 0 && !ocl_is_cpu(dev->id)));
   k->clblast = try_clblast && ocl_clblast_ready(dev, shape.in) == TERN_OK;
-  rc = ocl_kernel_new(dev, head->program, "dot_plain", &k->plain);
+  rc = ocl_epilogue_init(dev, &k->epilogue, e, head->program, shape.finish);
+  if (!rc) rc = ocl_kernel_new(dev, head->program, "dot_plain", &k->plain);
   if (!rc && (shape.has & DOT_HAS_ROW)) rc = ocl_kernel_new(dev, head->program, "dot_row", &k->row);
   if (!rc && (shape.has & DOT_HAS_TILED)) rc = ocl_kernel_new(dev, head->program, "dot_tiled", &k->tiled);
   if (!rc && (shape.has & DOT_HAS_BLOCK)) rc = ocl_kernel_new(dev, head->program, "dot_pack", &k->pack);

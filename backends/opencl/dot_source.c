@@ -11,7 +11,18 @@ static void batch_args(ocl_text *t, const dot_shape *s, const char *who) {
   }
 }
 
+/* Results go to the epilogue? */
+static bool fused(const dot_shape *s) { return s->epilogue && !s->apart; }
+
+/* epilogue(.., batch indices, m, n, */
+static void call_text(ocl_text *t, const dot_shape *s, bool vector, const char *m, const char *n) {
+  ocl_add(t, "epilogue%s(%s", vector ? "_v" : "", s->epilogue->args);
+  for (uint32_t d = 0; d < s->batch; d++) ocl_add(t, "at%u, ", d);
+  ocl_add(t, "%s, %s, ", m, n);
+}
+
 static void batch_offsets(ocl_text *t, const dot_shape *s, const char *who) {
+  for (uint32_t d = 0; d < s->batch && fused(s); d++) ocl_add(t, "  ix at%u;\n", d);
   for (const char *w = who; *w; w++) ocl_add(t, "  ix o%c = 0;\n", *w);
   if (!s->batch) return;
   ocl_add(t, "  { ix rest = batch, at;\n");
@@ -21,18 +32,19 @@ static void batch_offsets(ocl_text *t, const dot_shape *s, const char *who) {
     else
       ocl_add(t, "    at = rest;\n");
     for (const char *w = who; *w; w++) ocl_add(t, "    o%c += at * (ix)b%c%u;\n", *w, *w, d);
+    if (fused(s)) ocl_add(t, "    at%u = at;\n", d);
   }
   ocl_add(t, "  }\n");
 }
 
 static void one_result_args(ocl_text *t, const dot_shape *s, const char *name) {
   ocl_add(t,
-          "void %s(__global const I_T *A, long a0, __global const I_T *B, long b0, __global O_T *C, long c0, long M, "
+          "void %s(__global const I_T *A, long a0, __global const I_T *B, long b0, __global %s *C, long c0, long M, "
           "long N,\n"
           "  long K, long ars, long acs, long brs, long bcs, long crs, long ccs, long batches",
-          name);
+          name, fused(s) ? "acc_t" : "O_T");
   batch_args(t, s, "ABC");
-  ocl_add(t, ") {\n");
+  ocl_add(t, "%s) {\n%s", fused(s) ? s->epilogue->params : "", fused(s) ? s->epilogue->setup : "");
 }
 
 static void plain_text(ocl_text *t, const dot_shape *s, bool row) {
@@ -58,7 +70,13 @@ static void plain_text(ocl_text *t, const dot_shape *s, bool row) {
   } else {
     ocl_add(t, "  for (; k < (ix)K; k++) sum += (acc_t)I_LD(A, k * (ix)acs) * (acc_t)I_LD(B, k * (ix)brs);\n");
   }
-  ocl_add(t, "  O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)sum);\n}\n");
+  if (fused(s)) {
+    ocl_add(t, "  ");
+    call_text(t, s, false, "m", "n");
+    ocl_add(t, "E_X(sum));\n}\n");
+  } else {
+    ocl_add(t, "  O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)sum);\n}\n");
+  }
 }
 
 /* Each work-item computes (span/side)^2 results, spaced `side` apart so that neighbours store neighbours. */
@@ -94,8 +112,13 @@ static void tiled_text(ocl_text *t, const dot_shape *s) {
              "  }\n"
              "  for (int i = 0; i < EACH; i++) for (int j = 0; j < EACH; j++) {\n"
              "    const ix m = m0 + ly + i * SIDE, n = n0 + lx + j * SIDE;\n"
-             "    if (m < (ix)M && n < (ix)N) O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)acc[i][j]);\n"
-             "  }\n}\n");
+             "    if (m < (ix)M && n < (ix)N) ");
+  if (fused(s)) {
+    call_text(t, s, false, "m", "n");
+    ocl_add(t, "E_X(acc[i][j]));\n  }\n}\n");
+  } else {
+    ocl_add(t, "O_ST(C, m * (ix)crs + n * (ix)ccs, (O_C)acc[i][j]);\n  }\n}\n");
+  }
 }
 
 static void pack_text(ocl_text *t, const dot_shape *s) {
@@ -128,12 +151,13 @@ static void pack_text(ocl_text *t, const dot_shape *s) {
 static void block_head(ocl_text *t, const dot_shape *s, const char *name, uint32_t rows, uint32_t vecs) {
   ocl_add(t,
           "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
-          "void %s(__global const acc_t *A, long a0, __global const acc_t *B, long b0, __global O_T *C, long c0, long "
+          "void %s(__global const acc_t *A, long a0, __global const acc_t *B, long b0, __global %s *C, long c0, long "
           "M, long N,\n"
           "  long K, long apanel, long ars, long acs, long bpanel, long brs, long crs, long ccs, long super, long add",
-          name);
+          name, fused(s) ? "acc_t" : "O_T");
   batch_args(t, s, "ABC");
-  ocl_add(t, ") {\n  const ix batch = (ix)get_global_id(1);\n");
+  ocl_add(t, "%s) {\n%s  const ix batch = (ix)get_global_id(1);\n", fused(s) ? s->epilogue->params : "",
+          fused(s) ? s->epilogue->setup : "");
   batch_offsets(t, s, "ABC");
   ocl_add(
       t,
@@ -147,6 +171,24 @@ static void block_head(ocl_text *t, const dot_shape *s, const char *name, uint32
       "  __global const acc_t *a = A + a0 + oA + i * (ix)apanel;\n"
       "  C += c0 + oC;\n",
       rows, vecs);
+}
+
+/* Rows of the block to the epilogue: whole vectors where all sixteen columns are ours; or sums over a part of K */
+static void fused_store_text(ocl_text *t, const dot_shape *s) {
+  ocl_add(t, "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
+             "    __global acc_t *to = C + (i0 + r) * (ix)crs + j0;\n"
+             "    if (add & %d) for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += to[c];\n"
+             "    if (add & %d) {\n      for (ix c = jlo; c < jhi; c++) to[c] = lane[r * NR + c];\n      continue;\n    }\n",
+          DOT_ADD, DOT_MORE);
+  if (s->epilogue->vector) {
+    ocl_add(t, "    for (ix v = 0; v < NR; v += VW) {\n      if (v >= jlo && v + VW <= jhi) ");
+    call_text(t, s, true, "i0 + r", "j0 + v");
+    ocl_add(t, "vload_v(lane + r * NR + v));\n      else for (ix c = max(v, jlo); c < min(v + VW, jhi); c++) ");
+  } else {
+    ocl_add(t, "    {\n      for (ix c = jlo; c < jhi; c++) ");
+  }
+  call_text(t, s, false, "i0 + r", "j0 + c");
+  ocl_add(t, "E_X(lane[r * NR + c]));\n    }\n  }\n}\n");
 }
 
 /* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in
@@ -168,6 +210,10 @@ static void block_text(ocl_text *t, const dot_shape *s, const char *name, uint32
   ocl_add(t, "  acc_t lane[%u * VW];\n", rows * vecs);
   for (uint32_t r = 0; r < rows; r++)
     for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "  vstore_v(c%u_%u, lane + %u * VW);\n", r, v, r * vecs + v);
+  if (fused(s)) {
+    fused_store_text(t, s);
+    return;
+  }
   ocl_add(t, "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
              "    __global O_T *to = C + (i0 + r) * (ix)crs + j0 * (ix)ccs;\n");
   if (direct) /* only then is a long K cut, and later pieces added to the result */
@@ -195,6 +241,8 @@ void dot_text(ocl_text *t, const tern_dev *dev, const dot_shape *s) {
       ocl_item_size(s->in) == size && (s->in == TERN_F32 || s->in == TERN_F64 || (!ocl_is_float(s->in) && size >= 4));
   ocl_add(t, "typedef %s acc_t;\ntypedef %s%u acc_v;\n#define VW %u\n", acc, acc, s->width, s->width);
   ocl_add(t, "#define vload_v(p) vload%u(0, p)\n#define vstore_v(v, p) vstore%u(v, 0, p)\n", s->width, s->width);
+  if (s->epilogue) ocl_add_epilogue(t, dev, s->epilogue, s->out, "O");
+  if (s->finish) ocl_add_finish(t, dev, s->epilogue, s->batch + 2, s->epilogue->vector, "O");
   plain_text(t, s, false);
   if (s->has & DOT_HAS_ROW) plain_text(t, s, true);
   if (s->has & DOT_HAS_TILED) tiled_text(t, s);

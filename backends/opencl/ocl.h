@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <tern/backend.h>
 
 /* ---- platform.c: the devices ---- */
@@ -68,6 +69,7 @@ struct tern_dev {
   bool late;                  /* the runtime compiles a kernel once more when it is launched (PoCL): see ocl_run */
   atomic_uintptr_t settled[SETTLED]; /* kernels for which it has, by address and kind of range; a hash table */
   atomic_ullong used;                /* bytes of all buffers */
+  atomic_uint freed;                 /* buffers that were freed: a handle may come back as another buffer's */
   atomic_int clblast[2];             /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
 };
 struct tern_mem {
@@ -193,6 +195,29 @@ static inline void ocl_arg_mem(ocl_call *c, cl_mem m) { ocl_arg(c, sizeof m, &m)
 static inline void ocl_arg_long(ocl_call *c, int64_t v) {
   const cl_long x = v;
   ocl_arg(c, sizeof x, &x);
+}
+/* What a cl_kernel's arguments are set to. Some runtimes take longer over setting one than over the rest of a launch.
+   Used under the kernel's lock. */
+typedef struct ocl_set {
+  uint64_t value; /* a buffer's handle, or the bytes */
+  uint32_t size;  /* 0: not set */
+  uint32_t freed; /* of a buffer: dev->freed when it was set */
+} ocl_set;
+/* Sets argument c->n, unless it has that value. */
+static inline void ocl_arg_kept(ocl_call *c, const tern_dev *dev, ocl_set *set, size_t size, const void *value,
+                                bool buffer) {
+  ocl_set now = {.size = (uint32_t)size,
+                 .freed = buffer ? atomic_load_explicit(&dev->freed, memory_order_relaxed) : 0};
+  memcpy(&now.value, value, size);
+  if (now.value == set->value && now.size == set->size && now.freed == set->freed) {
+    c->n++;
+    return;
+  }
+  const cl_int before = c->rc;
+  c->rc = CL_SUCCESS;
+  ocl_arg(c, size, value);
+  *set = c->rc == CL_SUCCESS ? now : (ocl_set){0};
+  if (before != CL_SUCCESS) c->rc = before;
 }
 /* A buffer and its offset in elements, in that order. */
 static inline void ocl_arg_at(ocl_call *c, const tern_arg *a, uint32_t item) {

@@ -187,8 +187,11 @@ tern_rc ocl_device_info(tern_drv *drv, uint32_t i, tern_device_info *info) {
   info->max_alloc = id->max_alloc;
   info->mem_align = id->align;
   info->max_queues = 0;
-  /* a buffer, its offset and some words each, beside 256 bytes for sizes */
-  info->max_args = (uint32_t)(id->param_size > 512 ? (id->param_size - 256) / 32 : 8);
+  /* A kernel takes a buffer, its offset and two words for each argument of a nest, beside 64 bytes. Nests that are
+     independent get as many kernels as they need: where one nest of usual size fits, a region may have many */
+  const size_t nest = id->param_size > 64 + 8 * 24 ? (id->param_size - 64) / 24 : 8;
+  info->max_args = nest >= 40 ? 512 : (uint32_t)nest;
+  info->max_nodes = 2048; /* of text that a compiler takes in a few seconds */
   info->dtypes = 0;
   for (uint32_t t = TERN_BOOL; t < TERN_DTYPE_END; t++)
     if (ocl_has_dtype(id, t)) info->dtypes |= 1u << t;

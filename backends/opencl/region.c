@@ -1,8 +1,7 @@
 /* MAP and REDUCE regions: text and launch plan come from the renderer (backends/common/render.h); this file builds
    the program, and turns each planned call into set arguments and one enqueue. */
-#include "ocl.h"
+#include "epilogue.h"
 
-#include <common/render.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,13 +9,14 @@ typedef struct region_kernel {
   tern_kernel head;
   render_program *rendered;
   cl_kernel *kernels;
+  ocl_set **set; /* of each kernel, by argument */
   render_call *calls; /* room for render_bind, used under the kernel's lock */
   render_actual *actuals;
   uint32_t n_args;
   char what[48];
 } region_kernel;
 
-static render_device render_device_of(const ocl_id *id) {
+render_device ocl_render_device(const ocl_id *id) {
   uint32_t group = 1;
   while (group < 256 && group * 2 <= id->max_group) group *= 2;
   return (render_device){.dialect = RENDER_OPENCL,
@@ -30,7 +30,7 @@ static render_device render_device_of(const ocl_id *id) {
 }
 
 tern_rc ocl_region_supports(tern_dev *dev, const tern_region *r) {
-  const render_device device = render_device_of(dev->id);
+  const render_device device = ocl_render_device(dev->id);
   render_program *p = NULL;
   const tern_rc rc = render_build(r, &device, "region", &p, NULL, 0);
   if (rc) return TERN_E_UNSUPPORTED;
@@ -43,6 +43,8 @@ static void region_destroy(tern_dev *dev, tern_kernel *head) {
   (void)dev;
   for (uint32_t i = 0; k->kernels && i < k->rendered->n_kernels; i++)
     if (k->kernels[i]) clReleaseKernel(k->kernels[i]);
+  for (uint32_t i = 0; k->set && i < k->rendered->n_kernels; i++) free(k->set[i]);
+  free(k->set);
   free(k->kernels);
   free(k->calls);
   free(k->actuals);
@@ -62,12 +64,12 @@ static tern_rc region_call(tern_dev *dev, tern_queue *q, const region_kernel *k,
   for (uint32_t i = 0; i < call->n_args; i++) {
     const render_actual *a = &k->actuals[call->first + i];
     if (a->kind == RENDER_BYTES) {
-      ocl_arg(&c, a->size, &a->value);
+      ocl_arg_kept(&c, dev, &k->set[call->kernel][i], a->size, &a->value, false);
       continue;
     }
     const tern_mem *mem = a->kind == RENDER_ARG ? l->args[a->slot].mem : l->workspace.mem;
     if (!mem) return ocl_error(dev->drv, dev->id, TERN_E_ARG, "%s: a launch without its workspace", k->what);
-    ocl_arg_mem(&c, mem->buffer);
+    ocl_arg_kept(&c, dev, &k->set[call->kernel][i], sizeof mem->buffer, &mem->buffer, true);
   }
   const size_t local = call->local, groups = (size_t)(call->global / (local ? local : 1));
   return ocl_run(dev, q, &c, k->what, 1, &groups, &local);
@@ -102,7 +104,11 @@ static tern_rc region_finish(tern_dev *dev, region_kernel *k) {
   k->kernels = calloc(p->n_kernels ? p->n_kernels : 1, sizeof *k->kernels);
   k->calls = calloc(p->max_calls ? p->max_calls : 1, sizeof *k->calls);
   k->actuals = calloc(p->max_actuals ? p->max_actuals : 1, sizeof *k->actuals);
-  if (!k->kernels || !k->calls || !k->actuals)
+  k->set = calloc(p->n_kernels ? p->n_kernels : 1, sizeof *k->set);
+  bool room = k->kernels && k->calls && k->actuals && k->set;
+  for (uint32_t i = 0; room && i < p->n_kernels; i++)
+    room = (k->set[i] = calloc(p->kernels[i].n_args + 1u, sizeof **k->set)) != NULL;
+  if (!room)
     return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
   tern_rc rc = TERN_OK;
   for (uint32_t i = 0; i < p->n_kernels && !rc; i++)
@@ -111,7 +117,7 @@ static tern_rc region_finish(tern_dev *dev, region_kernel *k) {
 }
 
 tern_rc ocl_region_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
-  const render_device device = render_device_of(dev->id);
+  const render_device device = ocl_render_device(dev->id);
   render_program *p = NULL;
   char message[256] = "";
   tern_rc rc = render_build(r, &device, "region", &p, message, sizeof message);

@@ -48,6 +48,19 @@ tern__kernel_class *tern__kernel_of(const tern__request *q);
 /* The class of a group's region (which it takes over), compiled if new; its state says whether the device takes it. name
    must live as long as the device. NULL with the error set. */
 tern__kernel_class *tern__kernel_of_region(tern__device *d, tern__region *region, const char *name);
+/* The kernel of a region with literal sizes. Counted: it ends with its last holder, once it is not among the device's
+   last ones either. */
+typedef struct tern__fixed_kernel {
+  tern__kernel_class c; /* no key, no hash; c.op is `name` */
+  struct tern__device *device;
+  uint64_t *layout; /* by argument: the packed layouts that the plugin asks for, 0 = as it is; then their bytes */
+  char *name;       /* owned */
+  uint32_t refs;    /* under the device's compile lock */
+  struct tern__fixed_kernel *next;
+} tern__fixed_kernel;
+/* Takes over the region. One reference more; c.state says whether the device takes it. NULL with the error set. */
+tern__fixed_kernel *tern__fixed_kernel_of(tern__device *d, tern__region *region, const char *name);
+void tern__fixed_kernel_release(tern__fixed_kernel *k);
 /* Launch a canonical request whose operands all have storage. */
 tern_rc tern__launch(const tern__request *q);
 tern_rc tern__launch_class(const tern__request *q, tern__kernel_class *k);

@@ -1,6 +1,6 @@
 /* The kernel cache: classes by key, an open-addressed table of atomic pointers to immutable entries. Readers take no
    lock; a miss compiles under the device's class lock, so that each class is compiled once. Old tables stay until the
-   device ends. */
+   device ends. Kernels for literal sizes are kept apart: those are counted, and only the last ones stay. */
 #include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "base/alloc.h"
@@ -70,10 +70,12 @@ static uint8_t ask(tern__device *d, const tern_region *r) {
   return TERN__NATIVE;
 }
 
-static tern_rc compile(tern__device *d, tern__kernel_class *k) {
+/* wishes: zeroed, two for each argument, into which the plugin writes the layouts that it would like, then their bytes;
+   NULL: nobody wants to know. */
+static tern_rc compile(tern__device *d, tern__kernel_class *k, uint64_t *wishes) {
   const uint32_t n = k->region->r.n_args;
-  uint64_t few[2 * TERN__MAX_ARGS] = {0}, *layout = few;
-  if (n > TERN__MAX_ARGS && !(layout = tern__calloc(2 * n, sizeof *layout)))
+  uint64_t few[2 * TERN__MAX_ARGS] = {0}, *layout = wishes ? wishes : few;
+  if (!wishes && n > TERN__MAX_ARGS && !(layout = tern__calloc(2 * n, sizeof *layout)))
     return tern__fail(TERN_E_OOM, "%s: out of host memory for a kernel", k->op);
   info_block b;
   memset(&b, 0, sizeof b);
@@ -83,7 +85,7 @@ static tern_rc compile(tern__device *d, tern__kernel_class *k) {
   tern__plugin_error_clear();
   const uint64_t began = tern__now_ns();
   const tern_rc rc = d->api->compile(d->dev, &k->region->r, &k->kernel, &b.info);
-  if (layout != few) free(layout);
+  if (layout != few && !wishes) free(layout);
   if (rc) {
     char what[96];
     snprintf(what, sizeof what, "compiling %s", k->op);
@@ -119,7 +121,7 @@ static tern__kernel_class *make(const tern__request *q, const tern__class_key *k
   k->region = tern__lower(q);
   if (k->region) {
     k->state = ask(d, &k->region->r);
-    if (k->state != TERN__NATIVE || !compile(d, k)) {
+    if (k->state != TERN__NATIVE || !compile(d, k, NULL)) {
       if (k->state != TERN__NATIVE) log_refusal(d, k);
       return k;
     }
@@ -161,7 +163,7 @@ static tern__kernel_class *make_of_region(tern__device *d, tern__region *region,
   k->op = name;
   k->region = region;
   k->state = ask(d, &region->r);
-  if (k->state != TERN__NATIVE || !compile(d, k)) return k;
+  if (k->state != TERN__NATIVE || !compile(d, k, NULL)) return k;
   free(region);
   free(k);
   return NULL;
@@ -187,6 +189,90 @@ tern__kernel_class *tern__kernel_of_region(tern__device *d, tern__region *region
   }
   pthread_mutex_unlock(&compile_lock[d->index]);
   return k;
+}
+
+/* ---- kernels for literal sizes: few, counted, the least recently asked for go first ---- */
+
+enum { MOST_FIXED = 256 };
+static struct fixed_list { /* of a device, under its compile lock; the newest first */
+  tern__fixed_kernel *first;
+  uint32_t n;
+} fixed_lists[TERN__MAX_DEVICES];
+
+static void fixed_unref(tern__fixed_kernel *k) {
+  if (--k->refs) return;
+  if (k->c.kernel) k->device->api->kernel_free(k->device->dev, k->c.kernel);
+  free(k->c.region);
+  free(k->name);
+  free(k->layout);
+  free(k);
+}
+
+static tern__fixed_kernel *fixed_new(tern__device *d, tern__region *region, const char *name) {
+  tern__fixed_kernel *k = tern__calloc(1, sizeof *k);
+  if (k) k->layout = tern__calloc(2 * region->r.n_args + 1, sizeof *k->layout);
+  if (k) k->name = tern__strdup(name);
+  if (!k || !k->layout || !k->name) {
+    tern__fail(TERN_E_OOM, "%s: out of host memory for a kernel", name);
+    if (k) free(k->layout), free(k->name);
+    free(k);
+    free(region);
+    return NULL;
+  }
+  k->refs = 1;
+  k->device = d;
+  k->c.op = k->name;
+  k->c.region = region;
+  k->c.state = ask(d, &region->r);
+  if (k->c.state != TERN__NATIVE || !compile(d, &k->c, k->layout)) return k;
+  fixed_unref(k);
+  return NULL;
+}
+
+/* Found: moved to the front. */
+static tern__fixed_kernel *fixed_find(struct fixed_list *list, const uint64_t *key) {
+  for (tern__fixed_kernel **at = &list->first; *at; at = &(*at)->next) {
+    tern__fixed_kernel *k = *at;
+    if (memcmp(k->c.region->r.key, key, sizeof k->c.region->r.key)) continue;
+    *at = k->next;
+    k->next = list->first;
+    list->first = k;
+    return k;
+  }
+  return NULL;
+}
+
+static void fixed_add(struct fixed_list *list, tern__fixed_kernel *k) {
+  k->next = list->first;
+  list->first = k;
+  if (list->n++ < MOST_FIXED) return;
+  tern__fixed_kernel **last = &list->first;
+  while ((*last)->next) last = &(*last)->next;
+  tern__fixed_kernel *old = *last;
+  *last = NULL;
+  list->n--;
+  fixed_unref(old);
+}
+
+tern__fixed_kernel *tern__fixed_kernel_of(tern__device *d, tern__region *region, const char *name) {
+  pthread_once(&locks_once, make_locks);
+  pthread_mutex_lock(&compile_lock[d->index]);
+  tern__fixed_kernel *k = fixed_find(&fixed_lists[d->index], region->r.key);
+  if (k)
+    free(region);
+  else if ((k = fixed_new(d, region, name)))
+    fixed_add(&fixed_lists[d->index], k);
+  if (k) k->refs++;
+  pthread_mutex_unlock(&compile_lock[d->index]);
+  return k;
+}
+
+void tern__fixed_kernel_release(tern__fixed_kernel *k) {
+  if (!k) return;
+  const uint32_t index = k->device->index;
+  pthread_mutex_lock(&compile_lock[index]);
+  fixed_unref(k);
+  pthread_mutex_unlock(&compile_lock[index]);
 }
 
 static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k) {

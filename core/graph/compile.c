@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "device/trace.h"
-#include "graph/passes/low.h"
+#include "graph/passes/layout.h"
 #include "graph/passes/place_graph.h"
 #include "graph/passes/remat.h"
 #include "graph/passes/simplify.h"
@@ -20,6 +20,9 @@ static void explain(tern__unit *u) {
     const tern__lstep *s = &u->step[i];
     tern__unit_note(u, "  %3u %-6s %s", i, s->device ? s->device->name : "", s->name ? s->name : "");
     if (s->kind <= TERN__L_OPAQUE) tern__unit_note(u, " (%u primitives%s)", s->n_nodes, s->slow ? ", not native" : "");
+    for (uint32_t k = 0, n = 0; k < 64 && k < s->n_args; k++)
+      if (s->packed >> k & 1)
+        tern__unit_note(u, "%s argument %u%s", n++ ? "," : ", packed:", k, s->constants >> k & 1 ? " (once)" : "");
     if (s->workspace) tern__unit_note(u, ", workspace %llu bytes", (unsigned long long)s->workspace);
     tern__unit_note(u, "\n");
   }
@@ -87,6 +90,7 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   tern_rc rc = verified(g, "trace");
   if (!rc && !u.opts->no_simplify) {
     rc = tern__simplify(g, &(tern__simplify_opts){.fast_math = u.opts->fast_math});
+    if (!rc) rc = tern__layout_pools(g);
     if (!rc) rc = verified(g, "simplify");
     if (!rc) dump(g, number, 2, "simplified");
   }
@@ -110,12 +114,15 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   if (!rc) rc = tern__unit_lower(&u);
   if (!rc) rc = tern__unit_fuse(&u);
   if (!rc) rc = tern__unit_order(&u);
+  if (!rc) rc = tern__unit_layout(&u);
   if (!rc) rc = tern__unit_emit(&u);
   if (!rc) rc = tern__unit_memory(&u);
   if (!rc) explain(&u);
   if (!rc) dump_steps(&u, number);
   tern__program *p = rc ? NULL : tern__program_record(&u);
+  tern__layout_hold *hold = u.hold; /* a program takes it over */
   tern__unit_free(&u);
+  tern__layout_release(hold);
   t->hooks = hooks;
   t->trace = tracer;
   if (p) p->stats.compile_ms = (double)(tern__now_ns() - began) * 1e-6;

@@ -92,6 +92,11 @@ static int operand_value(tern__builder *b, int i) {
   return id;
 }
 
+/* Launch word w of the region, or what it is in all launches. */
+static int64_t number(const tern__builder *b, uint32_t w) {
+  return b->group && b->group->fixed ? b->group->fixed[w].i : TERN_SYM(w);
+}
+
 /* Argument a of the group. */
 static int group_arg(tern__builder *b, uint32_t a) {
   const tern__group_arg *arg = &b->group->arg[a];
@@ -105,9 +110,11 @@ static int group_arg(tern__builder *b, uint32_t a) {
   v->alias = arg->alias;
   for (int d = 0; d < arg->rank; d++) {
     const bool one = arg->size[d] == TERN__GROUP_ONE;
-    v->shape[d] = one ? 1 : TERN_SYM(arg->size[d]);
-    v->stride[d] = one ? 0 : arg->literal >> d & 1 ? arg->stride[d] : TERN_SYM(word++);
+    v->shape[d] = one ? 1 : number(b, arg->size[d]);
+    v->stride[d] = one ? 0 : arg->literal >> d & 1 ? arg->stride[d] : number(b, word++);
+    if (v->shape[d] == 1) v->stride[d] = 0;
   }
+  v->layout = arg->layout;
   return b->arg_value[a] = id;
 }
 
@@ -218,7 +225,9 @@ int tern__b_cast(tern__builder *b, int x, tern_dtype dtype) {
 /* Dimension d of the request in the values of the region. */
 static int position(const tern__builder *b, int d) { return b->group ? b->member->position[d] : d; }
 static int space_rank(const tern__builder *b) { return b->group ? b->member->rank : b->q->n_space; }
-static int64_t size_at(const tern__builder *b, int p) { return TERN_SYM(b->group ? b->member->first_size + p : p); }
+static int64_t size_at(const tern__builder *b, int p) {
+  return number(b, (uint32_t)(b->group ? b->member->first_size + p : p));
+}
 
 static uint64_t reduced_mask(const tern__builder *b) {
   uint64_t mask = 0;
@@ -432,6 +441,21 @@ tern__region *tern__lower_group(const tern__group *group) {
   if (!region)
     tern__fail(b->problem ? TERN_E_INTERNAL : TERN_E_OOM, "graph: a region of %u ops, the last %s, cannot be built: %s",
                group->n_members, b->q ? b->q->op->name : "none", b->problem ? b->problem : "out of host memory");
+  free(b);
+  return region;
+}
+
+tern__region *tern__lower_node(uint32_t prim, int n, const tern_value *value) {
+  tern__builder *b = builder_new(1, 0);
+  if (!b) {
+    tern__fail(TERN_E_OOM, "graph: out of host memory to build a region");
+    return NULL;
+  }
+  static const int in[] = {0, 1, 2};
+  for (int i = 0; i <= n; i++) b->value[b->n_values++] = value[i];
+  add_node(b, prim, n, in, n, 0, NULL);
+  tern__region *region = pack(b, 0, (uint32_t)n + 1, TERN_R_DETERMINISTIC, NULL);
+  if (!region) tern__fail(TERN_E_OOM, "graph: out of host memory to build a region");
   free(b);
   return region;
 }

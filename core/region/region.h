@@ -95,6 +95,7 @@ typedef struct tern__group_arg {
   uint32_t first_word;          /* of the strides that are not literal */
   uint16_t size[TERN_MAX_RANK]; /* number of a size, or TERN__GROUP_ONE */
   int64_t stride[TERN_MAX_RANK];
+  uint64_t layout; /* packed; only with `fixed` */
 } tern__group_arg;
 typedef struct tern__group_operand {
   uint8_t how, out, dtype;
@@ -114,9 +115,13 @@ typedef struct tern__group {
   tern__group_arg *arg;
   uint32_t n_members, n_args, n_sizes, n_words, flags;
   const char *hint; /* of a single composite, else NULL */
+  const tern_word *fixed; /* the launch words: sizes and strides are compiled in as those; NULL: they are words */
 } tern__group;
 /* Members in an order in which each comes after those whose results it reads. NULL with the error set. Owned: free(). */
 tern__region *tern__lower_group(const tern__group *group);
+/* One node without attributes, with literal sizes: values 0 .. n - 1 are its inputs, value n its output, all of them
+   arguments. NULL with the error set. Owned: free(). */
+tern__region *tern__lower_node(uint32_t prim, int n, const tern_value *value);
 
 /* text.c: the region as lines of text, malloc'ed; NULL when memory is exhausted. */
 char *tern__region_text(const tern_region *r);

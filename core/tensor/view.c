@@ -253,6 +253,8 @@ tern_tensor *tern_squeeze(tern_tensor *t, int axis) {
   if (!tern__usable(t, "squeeze", 1) || !(t = solid(t))) return NULL;
   const bool all = axis == TERN_ALL_AXES;
   if (!all && bad_axis("squeeze", &axis, t->rank)) return NULL;
+  if (all && TERN__UNLIKELY(t->live != TERN__LIVE)) /* which axes go depends on the sizes of this call */
+    for (int d = 0; d < t->rank; d++) tern__graph_listener.size(tern__tls, t->shape[d], "squeeze");
   if (!all && t->shape[axis] != 1) {
     tern__fail(TERN_E_ARG, "squeeze: axis %d has size %lld; only an axis of size 1 can be dropped", axis,
                (long long)t->shape[axis]);

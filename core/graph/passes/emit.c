@@ -5,46 +5,16 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "device/trace.h"
-#include "graph/passes/low.h"
+#include "graph/passes/emit.h"
+#include "graph/passes/layout.h"
 #include "tensor/dtype.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NONE = 255, MAX_ARGS = 512, MAX_SIZES = 500 };
-
-/* An argument while it is gathered: its dims by position of the component, or by number of an own size (>= OWN). */
-enum { OWN = 64 };
-typedef struct argument {
-  uint32_t buffer, component;
-  uint8_t kind, dtype, rank;
-  uint8_t at[TERN_MAX_RANK]; /* NONE: size 1 */
-  int64_t stride[TERN_MAX_RANK], offset;
-  int32_t alias;
-} argument;
-
-typedef struct component {
-  uint32_t group;
-  uint16_t first_size;
-  uint8_t rank;                  /* merged */
-  uint8_t merged[TERN_MAX_RANK]; /* position -> merged position */
-  int64_t size[TERN_MAX_RANK];   /* merged */
-} component;
-
-typedef struct emitter {
-  tern__unit *u;
-  component *component;
-  uint32_t n_components;
-  argument *arg;
-  uint32_t n_args;
-  int64_t *own; /* sizes that only anchors have */
-  uint32_t n_own;
-  tern__group_member *member;
-  uint32_t n_members;
-  tern__lword *dynamic;
-  uint32_t n_dynamic;
-  tern_word *param;
-  uint32_t n_params;
-} emitter;
+enum { NONE = TERN__EMIT_NONE, OWN = TERN__EMIT_OWN, MAX_ARGS = 512, MAX_SIZES = 500 };
+typedef tern__emit_arg argument;
+typedef tern__emit_component component;
+typedef tern__emitter emitter;
 
 bool tern__needs_memory(const tern__unit *u, uint32_t b, uint32_t group) {
   const tern__lbuffer *buffer = &u->buffer[b];
@@ -274,20 +244,14 @@ static bool fits_int32(const emitter *e) {
   return true;
 }
 
-static const char no_name[] = "fused";
-
 static const char *name_of(tern__unit *u, const uint32_t *op, uint32_t n) {
   char text[256];
   size_t at = 0;
   for (uint32_t i = 0; i < n && at < sizeof text - 48; i++)
     at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "+" : "", u->op[op[i]].q->op->name);
   if (at >= sizeof text - 48) snprintf(text + at, sizeof text - at, "+...");
-  char *name = tern__strdup(text); /* as long as the device: the kernel's table keeps it */
-  return name ? name : no_name;
-}
-
-static void free_name(const char *name) {
-  if (name != no_name) free((void *)(uintptr_t)name);
+  char *name = tern__unit_alloc(u, strlen(text) + 1, 1);
+  return name ? strcpy(name, text) : "fused";
 }
 
 static tern__lstep *next_step(tern__unit *u, uint32_t group, uint32_t op) {
@@ -311,36 +275,43 @@ static tern_rc finish_step(tern__unit *u, tern__lstep *s, const tern__kernel_cla
 }
 
 static tern__kernel_class *compiled(tern__unit *u, tern__device *d, tern__region *region, const char *name) {
+  char *kept = tern__strdup(name); /* as long as the device: the kernel's table keeps it */
   const uint64_t began = tern__now_ns();
-  tern__kernel_class *k = tern__kernel_of_region(d, region, name);
+  tern__kernel_class *k = tern__kernel_of_region(d, region, kept ? kept : "fused");
   u->kernel_ms += (double)(tern__now_ns() - began) * 1e-6;
+  if (!k || k->op != kept) free(kept);
   return k;
 }
 
-/* The gathered region. *step NULL: the device refuses it. */
-static tern_rc build(emitter *e, uint32_t group, tern__lstep **step) {
+int64_t tern__emit_size(const emitter *e, const argument *a, int d) {
+  return a->at[d] == NONE  ? 1
+         : a->at[d] < OWN ? e->component[a->component].size[a->at[d]]
+                          : e->own[a->at[d] - OWN];
+}
+
+/* Words: sizes of the components, own sizes, strides, parameters. */
+static tern_rc number(emitter *e) {
   tern__unit *u = e->u;
-  tern__group g = {.member = e->member, .n_members = e->n_members, .n_args = e->n_args};
-  *step = NULL;
+  tern__group *g = &e->g;
+  *g = (tern__group){.member = e->member, .n_members = e->n_members, .n_args = e->n_args};
   for (uint32_t c = 0; c < e->n_components; c++) {
-    e->component[c].first_size = (uint16_t)g.n_sizes;
-    g.n_sizes += e->component[c].rank;
+    e->component[c].first_size = (uint16_t)g->n_sizes;
+    g->n_sizes += e->component[c].rank;
   }
-  const uint32_t first_own = g.n_sizes;
-  g.n_sizes += e->n_own;
-  tern_word *word = tern__unit_alloc(u, g.n_sizes + e->n_args * TERN_MAX_RANK + e->n_params + 1, sizeof *word);
+  const uint32_t first_own = g->n_sizes;
+  g->n_sizes += e->n_own;
+  tern_word *word = tern__unit_alloc(u, g->n_sizes + e->n_args * TERN_MAX_RANK + e->n_params + 1, sizeof *word);
   tern__group_arg *arg = tern__unit_alloc(u, e->n_args + 1, sizeof *arg);
-  tern__larg *larg = tern__unit_alloc(u, e->n_args + 1, sizeof *larg);
-  if (!word || !arg || !larg) return TERN_E_OOM;
+  if (!word || !arg) return TERN_E_OOM;
   for (uint32_t c = 0; c < e->n_components; c++)
-    for (int p = 0; p < e->component[c].rank; p++) word[g.n_words++].i = e->component[c].size[p];
-  for (uint32_t i = 0; i < e->n_own; i++) word[g.n_words++].i = e->own[i];
+    for (int p = 0; p < e->component[c].rank; p++) word[g->n_words++].i = e->component[c].size[p];
+  for (uint32_t i = 0; i < e->n_own; i++) word[g->n_words++].i = e->own[i];
   for (uint32_t i = 0; i < e->n_args; i++) {
     const argument *a = &e->arg[i];
     const component *c = &e->component[a->component];
     const bool anchor = u->group[c->group].anchored;
     arg[i] = (tern__group_arg){
-        .kind = a->kind, .dtype = a->dtype, .rank = a->rank, .alias = a->alias, .first_word = g.n_words};
+        .kind = a->kind, .dtype = a->dtype, .rank = a->rank, .alias = a->alias, .first_word = g->n_words};
     for (int d = 0; d < a->rank; d++) {
       arg[i].size[d] = a->at[d] == NONE ? TERN__GROUP_ONE
                        : a->at[d] < OWN ? (uint16_t)(c->first_size + a->at[d])
@@ -349,12 +320,11 @@ static tern_rc build(emitter *e, uint32_t group, tern__lstep **step) {
       if (literal(a, d, anchor))
         arg[i].literal |= (uint8_t)(1u << d);
       else
-        word[g.n_words++].i = a->stride[d];
+        word[g->n_words++].i = a->stride[d];
     }
-    larg[i] = (tern__larg){a->buffer, (uint64_t)a->offset * tern__dtype_size[a->dtype], a->kind == TERN_V_OUT};
   }
-  const uint32_t first_param = g.n_words;
-  for (uint32_t i = 0; i < e->n_params; i++) word[g.n_words++] = e->param[i];
+  e->first_param = g->n_words;
+  for (uint32_t i = 0; i < e->n_params; i++) word[g->n_words++] = e->param[i];
   uint32_t m = 0;
   for (uint32_t c = 0; c < e->n_components; c++)
     for (uint32_t i = 0; i < u->group[e->component[c].group].n_ops; i++, m++) {
@@ -365,61 +335,102 @@ static tern_rc build(emitter *e, uint32_t group, tern__lstep **step) {
       for (int d = 0; d < TERN__MAX_SIZES; d++)
         member->position[d] = op->position[d] == NONE ? NONE : e->component[c].merged[op->position[d]];
       for (int k = 0; k < member->q->n_in; k++)
-        if (member->in[k].how == TERN__GROUP_PARAM) member->in[k].index += first_param;
+        if (member->in[k].how == TERN__GROUP_PARAM) member->in[k].index += e->first_param;
     }
-  g.arg = arg;
-  g.n_sizes = first_own + e->n_own;
-  g.flags = TERN_R_DETERMINISTIC | (fits_int32(e) ? TERN_R_IDX32 : 0);
-  tern__region *region = tern__lower_group(&g);
-  if (!region) return tern__recorded();
-  tern__device *d = u->group[group].device;
-  const char *name = name_of(u, u->group[group].op, u->group[group].n_ops);
-  tern__kernel_class *k = compiled(u, d, region, name);
-  if (!k || k->op != name) free_name(name); /* the class was known */
-  if (!k) return tern__recorded();
-  if (k->state != TERN__NATIVE) return TERN_OK;
+  g->arg = arg;
+  g->flags = TERN_R_DETERMINISTIC | (fits_int32(e) ? TERN_R_IDX32 : 0);
+  e->word = word;
+  return TERN_OK;
+}
+
+tern__region *tern__emit_region(emitter *e, bool fixed, const uint64_t *layout) {
+  for (uint32_t i = 0; i < e->n_args; i++) e->g.arg[i].layout = layout ? layout[i] : 0;
+  e->g.fixed = fixed ? e->word : NULL;
+  tern__region *region = tern__lower_group(&e->g);
+  e->g.fixed = NULL;
+  return region;
+}
+
+/* What was gathered, launched. *step NULL: the device refuses it. */
+static tern_rc build(emitter *e, uint32_t group, tern__lstep **step) {
+  tern__unit *u = e->u;
+  const tern__kernel_class *k = e->kernel ? &e->kernel->c : NULL;
+  *step = NULL;
+  if (!k) {
+    for (uint32_t i = 0; i < e->n_args; i++) e->g.arg[i].alias = e->arg[i].alias; /* layouts may have ended it */
+    tern__region *region = tern__emit_region(e, false, NULL);
+    if (!region) return tern__recorded();
+    k = compiled(u, u->group[group].device, region, e->name);
+    if (!k) return tern__recorded();
+    if (k->state != TERN__NATIVE) return TERN_OK;
+  }
+  tern__larg *larg = tern__unit_alloc(u, e->n_args + 1, sizeof *larg);
+  if (!larg) return TERN_E_OOM;
+  for (uint32_t i = 0; i < e->n_args; i++) {
+    const argument *a = &e->arg[i];
+    larg[i] = (tern__larg){a->buffer, (uint64_t)a->offset * tern__dtype_size[a->dtype], a->kind == TERN_V_OUT};
+    if (e->twin && e->twin[i] != TERN__NO) larg[i] = (tern__larg){e->twin[i], 0, a->kind == TERN_V_OUT};
+  }
   tern__lstep *s = next_step(u, group, u->group[group].op[0]);
   s->arg = larg;
   s->n_args = e->n_args;
-  s->word = word;
-  s->n_words = g.n_words;
+  s->word = e->word;
+  s->n_words = e->g.n_words;
   s->dynamic = tern__unit_alloc(u, e->n_dynamic + 1, sizeof *s->dynamic);
   if (!s->dynamic) return TERN_E_OOM;
   s->n_dynamic = e->n_dynamic;
+  for (uint32_t i = 0; e->twin && i < e->n_args && i < 64; i++) {
+    if (e->twin[i] == TERN__NO) continue;
+    s->packed |= UINT64_C(1) << i;
+    s->constants |= (uint64_t)(u->buffer[e->twin[i]].place == TERN__PLACE_CONST) << i;
+  }
   for (uint32_t i = 0; i < e->n_dynamic; i++) {
     s->dynamic[i] = e->dynamic[i];
-    s->dynamic[i].word += first_param;
+    s->dynamic[i].word += e->first_param;
   }
   *step = s;
   return finish_step(u, s, k);
 }
 
-static tern_rc emit_group(tern__unit *u, uint32_t group, tern__lstep **step) {
+tern_rc tern__emit_gather(tern__unit *u, uint32_t group, emitter **out) {
   uint32_t n_ops = 0, n_components = 0, n_operands = 0;
   for (uint32_t k = group; k != TERN__NO; k = u->group[k].sibling, n_components++) {
     n_ops += u->group[k].n_ops;
     for (uint32_t i = 0; i < u->group[k].n_ops; i++)
       n_operands += u->op[u->group[k].op[i]].n_in + u->op[u->group[k].op[i]].n_out;
   }
-  emitter e = {.u = u};
-  e.component = tern__unit_alloc(u, n_components, sizeof *e.component);
-  e.arg = tern__unit_alloc(u, n_operands < MAX_ARGS ? n_operands + 1 : MAX_ARGS, sizeof *e.arg);
-  e.own = tern__unit_alloc(u, OWN * 2, sizeof *e.own);
-  e.member = tern__unit_alloc(u, n_ops, sizeof *e.member);
-  e.dynamic = tern__unit_alloc(u, n_operands + 1, sizeof *e.dynamic);
-  e.param = tern__unit_alloc(u, n_operands + 1, sizeof *e.param);
-  if (!e.component || !e.arg || !e.own || !e.member || !e.dynamic || !e.param) return TERN_E_OOM;
-  *step = NULL;
+  *out = NULL;
+  emitter *e = tern__unit_alloc(u, 1, sizeof *e);
+  if (!e) return TERN_E_OOM;
+  e->u = u;
+  e->component = tern__unit_alloc(u, n_components, sizeof *e->component);
+  e->arg = tern__unit_alloc(u, n_operands < MAX_ARGS ? n_operands + 1 : MAX_ARGS, sizeof *e->arg);
+  e->own = tern__unit_alloc(u, OWN * 2, sizeof *e->own);
+  e->member = tern__unit_alloc(u, n_ops, sizeof *e->member);
+  e->dynamic = tern__unit_alloc(u, n_operands + 1, sizeof *e->dynamic);
+  e->param = tern__unit_alloc(u, n_operands + 1, sizeof *e->param);
+  if (!e->component || !e->arg || !e->own || !e->member || !e->dynamic || !e->param) return TERN_E_OOM;
   for (uint32_t k = group; k != TERN__NO; k = u->group[k].sibling) {
-    e.component[e.n_components++].group = k;
-    const uint32_t first = e.n_members;
+    e->component[e->n_components++].group = k;
+    const uint32_t first = e->n_members;
     for (uint32_t i = 0; i < u->group[k].n_ops; i++)
-      if (!add_member(&e, e.n_components - 1, first, u->group[k].op[i])) return TERN_OK; /* too large: op by op */
-    merge(&e, e.n_components - 1);
+      if (!add_member(e, e->n_components - 1, first, u->group[k].op[i])) return TERN_OK; /* too large: op by op */
+    merge(e, e->n_components - 1);
   }
   bool writes = false; /* dead code, where simplification is off: no region without results; op by op */
-  for (uint32_t i = 0; i < e.n_args; i++) writes = writes || e.arg[i].kind == TERN_V_OUT;
-  return writes ? build(&e, group, step) : TERN_OK;
+  for (uint32_t i = 0; i < e->n_args; i++) writes = writes || e->arg[i].kind == TERN_V_OUT;
+  if (!writes) return TERN_OK;
+  e->name = name_of(u, u->group[group].op, u->group[group].n_ops);
+  const tern_rc rc = number(e);
+  if (!rc) *out = e;
+  return rc;
+}
+
+static tern_rc emit_group(tern__unit *u, uint32_t group, tern__lstep **step) {
+  emitter *e = u->layout ? u->layout->emitter[group] : NULL;
+  *step = NULL;
+  const tern_rc rc = e ? TERN_OK : tern__emit_gather(u, group, &e);
+  return rc || !e ? rc : build(e, group, step);
 }
 
 /* One op the eager way. */
@@ -488,6 +499,57 @@ static tern_rc emit_apart(tern__unit *u, uint32_t group) {
   return rc;
 }
 
+/* A refused anchor goes alone and its maps become a nest, whose positions go by memory order. */
+static void drop_anchor(tern__unit *u, uint32_t group) {
+  tern__lgroup *g = &u->group[group];
+  const tern__lop *anchor = &u->op[g->op[0]];
+  const tern__operand *out = &anchor->q->arg[anchor->q->n_in];
+  uint8_t place[TERN_MAX_RANK] = {0};
+  int64_t size[TERN_MAX_RANK];
+  for (int p = 0; p < g->rank; p++)
+    for (int o = 0; o < g->rank; o++)
+      place[p] += out->stride[o] > out->stride[p] || (out->stride[o] == out->stride[p] && o < p);
+  for (int p = 0; p < g->rank; p++) size[place[p]] = g->size[p];
+  memcpy(g->size, size, g->rank * sizeof *size);
+  memmove(g->op, g->op + 1, --g->n_ops * sizeof *g->op);
+  g->anchored = false;
+  g->kind = TERN__L_MAP;
+  for (uint32_t i = 0; i < g->n_ops; i++)
+    for (int d = 0; d < TERN__MAX_SIZES; d++)
+      if (u->op[g->op[i]].position[d] != NONE) u->op[g->op[i]].position[d] = place[u->op[g->op[i]].position[d]];
+}
+
+static tern_rc emit_one(tern__unit *u, uint32_t group) {
+  const tern__lgroup *g = &u->group[group];
+  const emitter *e = u->layout ? u->layout->emitter[group] : NULL;
+  const bool laid = e && (e->kernel || e->twin);
+  if (g->n_ops == 1 && g->sibling == TERN__NO && !laid) return emit_single(u, group, g->op[0]);
+  tern__lstep *step;
+  tern_rc rc = emit_group(u, group, &step);
+  if (rc || step) return rc;
+  if (laid) return tern__fail(TERN_E_INTERNAL, "graph: %s is refused with its arrays packed", e->name);
+  if (g->anchored && g->n_ops > 1 && !(rc = emit_single(u, group, g->op[0]))) {
+    drop_anchor(u, group);
+    if (u->layout) u->layout->emitter[group] = NULL;
+    return emit_one(u, group);
+  }
+  if (rc) return rc;
+  part_ways(u, group);
+  return emit_apart(u, group);
+}
+
+/* A copy into or out of a packed layout. */
+static tern_rc emit_copy(tern__unit *u, uint32_t group, const tern__layout_copy *c) {
+  tern__lstep *s = next_step(u, group, u->group[group].op[0]);
+  s->kind = TERN__L_OPAQUE;
+  s->arg = tern__unit_alloc(u, 2, sizeof *s->arg);
+  if (!s->arg) return TERN_E_OOM;
+  s->arg[0] = (tern__larg){.buffer = c->from, .offset = c->from_offset};
+  s->arg[1] = (tern__larg){.buffer = c->to, .offset = c->to_offset, .written = true};
+  s->n_args = 2;
+  return finish_step(u, s, &c->kernel->c);
+}
+
 /* Nothing that it makes is read or asked for (without the pass that drops such ops). */
 static bool is_useless(const tern__unit *u, uint32_t group) {
   for (uint32_t k = group; k != TERN__NO; k = u->group[k].sibling)
@@ -501,22 +563,18 @@ static bool is_useless(const tern__unit *u, uint32_t group) {
 }
 
 tern_rc tern__unit_emit(tern__unit *u) {
-  u->step = tern__unit_alloc(u, u->n_ops + 1, sizeof *u->step);
+  u->step = tern__unit_alloc(u, u->n_ops + (u->layout ? u->layout->n_copies : 0) + 1, sizeof *u->step);
   if (!u->step) return TERN_E_OOM;
   tern_rc rc = TERN_OK;
+  uint32_t copy = 0;
   for (uint32_t i = 0; i < u->n_order && !rc; i++) {
-    const uint32_t group = u->order[i];
-    const tern__lgroup *g = &u->group[group];
-    if (is_useless(u, group)) continue;
-    if (g->n_ops == 1 && g->sibling == TERN__NO) {
-      rc = emit_single(u, group, g->op[0]);
-      continue;
-    }
-    tern__lstep *step;
-    rc = emit_group(u, group, &step);
-    if (rc || step) continue;
-    part_ways(u, group);
-    rc = emit_apart(u, group);
+    if (is_useless(u, u->order[i])) continue;
+    const uint32_t n = u->layout ? u->layout->n_copies : 0;
+    for (; copy < n && u->layout->copy[copy].turn == i && u->layout->copy[copy].before && !rc; copy++)
+      rc = emit_copy(u, u->order[i], &u->layout->copy[copy]);
+    if (!rc) rc = emit_one(u, u->order[i]);
+    for (; copy < n && u->layout->copy[copy].turn == i && !rc; copy++)
+      rc = emit_copy(u, u->order[i], &u->layout->copy[copy]);
   }
   return rc;
 }

@@ -20,6 +20,15 @@ typedef struct fuser {
 
 /* ---- dependence ---- */
 
+static void push_deps(fuser *f, uint32_t x, uint32_t *top) {
+  const tern__lop *op = &f->u->op[x];
+  for (uint32_t d = 0; d < op->n_deps; d++) {
+    if (f->mark[op->dep[d]] == f->stamp) continue;
+    f->mark[op->dep[d]] = f->stamp;
+    f->stack[(*top)++] = op->dep[d];
+  }
+}
+
 /* Whether op y, or the group that it is in, needs op `target` (or, with group != NO, anything of that group). */
 static bool needs(fuser *f, uint32_t y, uint32_t target, uint32_t group) {
   tern__unit *u = f->u;
@@ -30,20 +39,37 @@ static bool needs(fuser *f, uint32_t y, uint32_t target, uint32_t group) {
   while (top) {
     const uint32_t now = f->stack[--top];
     if (now == target) return true;
-    const uint32_t k = u->op[now].group;
-    if (k != TERN__NO && k == group) return true;
-    const uint32_t n = k == TERN__NO ? 1 : u->group[k].n_ops;
-    for (uint32_t i = 0; i < n; i++) {
-      const tern__lop *op = &u->op[k == TERN__NO ? now : u->group[k].op[i]];
-      if (k != TERN__NO) f->mark[u->group[k].op[i]] = f->stamp;
-      if (k != TERN__NO && (u->group[k].op[i] == target)) return true;
-      for (uint32_t d = 0; d < op->n_deps; d++)
-        if (f->mark[op->dep[d]] != f->stamp) {
-          f->mark[op->dep[d]] = f->stamp;
-          f->stack[top++] = op->dep[d];
-        }
+    uint32_t k = u->op[now].group;
+    if (k == TERN__NO) {
+      push_deps(f, now, &top);
+      continue;
+    }
+    for (k = u->group[k].head; k != TERN__NO; k = u->group[k].sibling) { /* one launch: all of it waits for all */
+      if (k == group) return true;
+      for (uint32_t i = 0; i < u->group[k].n_ops; i++) {
+        const uint32_t op = u->group[k].op[i];
+        if (op == target) return true;
+        f->mark[op] = f->stamp;
+        push_deps(f, op, &top);
+      }
     }
   }
+  return false;
+}
+
+/* Whether what is launched with group a needs anything that is launched with group b. */
+static bool needs_group(fuser *f, uint32_t a, uint32_t b) {
+  tern__unit *u = f->u;
+  b = u->group[b].head;
+  for (uint32_t k = u->group[a].head; k != TERN__NO; k = u->group[k].sibling)
+    for (uint32_t i = 0; i < u->group[k].n_ops; i++) {
+      const tern__lop *op = &u->op[u->group[k].op[i]];
+      for (uint32_t d = 0; d < op->n_deps; d++) {
+        const uint32_t of = u->op[op->dep[d]].group;
+        if (of != TERN__NO && u->group[of].head == u->group[a].head) continue;
+        if (needs(f, op->dep[d], TERN__NO, b)) return true;
+      }
+    }
   return false;
 }
 
@@ -135,7 +161,8 @@ static uint32_t new_group(tern__unit *u, uint32_t first) {
   }
   tern__lop *op = &u->op[first];
   tern__lgroup *g = &u->group[u->n_groups];
-  *g = (tern__lgroup){.kind = op->kind, .sibling = TERN__NO, .device = op->device, .prims = op->prims};
+  *g = (tern__lgroup){
+      .kind = op->kind, .sibling = TERN__NO, .head = u->n_groups, .device = op->device, .prims = op->prims};
   g->op = tern__calloc(4, sizeof *g->op);
   if (!g->op) return TERN__NO;
   g->capacity = 4;
@@ -335,27 +362,49 @@ static bool join_back(fuser *f, uint32_t group, uint32_t x) {
   return false;
 }
 
-/* Consumer x, a map over just the anchor's result, joins it. */
-static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
-  tern__unit *u = f->u;
-  tern__lgroup *g = &u->group[group];
-  tern__lop *c = &u->op[x];
-  if (c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin || c->kind != TERN__L_MAP ||
-      c->fixed || writes_part(u, c) || c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c))
-    return false;
-  for (int d = 0; d < g->rank; d++)
-    if (c->q->size[d] != g->size[d]) return false;
+/* Where the dimensions of consumer c go, by what it reads of the group; the rest, of size 1, go to free positions of
+   size 1. False when they are not just the anchor's. A CONV's result may have its channels last: then they are
+   permuted. */
+static bool anchor_positions(const tern__unit *u, uint32_t group, const tern__lop *c, uint8_t *position) {
+  const tern__lgroup *g = &u->group[group];
+  uint32_t taken = 0;
+  memset(position, NONE, TERN__MAX_SIZES);
   for (uint32_t i = 0; i < c->n_in; i++) {
     if (c->in[i] == TERN__NO || u->buffer[c->in[i]].maker == TERN__NO) continue;
     const tern__lop *p = &u->op[u->buffer[c->in[i]].maker];
     if (p->group != group) continue;
     uint8_t to[TERN__MAX_SIZES];
     if (!aligned(u, p, c, (int)i, to)) return false;
-    for (int d = 0; d < TERN__MAX_SIZES; d++)
-      if (to[d] != NONE && p->position[d] != to[d]) return false;
+    for (int d = 0; d < TERN__MAX_SIZES; d++) {
+      if (to[d] == NONE) continue;
+      const uint8_t at = p->position[d];
+      if (at == NONE || (position[to[d]] != NONE && position[to[d]] != at)) return false;
+      if (position[to[d]] == NONE && taken >> at & 1) return false;
+      position[to[d]] = at;
+      taken |= 1u << at;
+    }
   }
-  if (between_forward(f, group, x)) return false;
-  for (int d = 0; d < TERN__MAX_SIZES; d++) c->position[d] = d < g->rank ? (uint8_t)d : NONE;
+  for (int d = 0; d < g->rank; d++) {
+    if (position[d] == NONE && !(taken >> d & 1) && g->size[d] == 1) position[d] = (uint8_t)d;
+    for (int p = 0; p < g->rank && position[d] == NONE; p++)
+      if (!(taken >> p & 1) && g->size[p] == 1) position[d] = (uint8_t)p;
+    if (position[d] == NONE || c->q->size[d] != g->size[position[d]]) return false;
+    taken |= 1u << position[d];
+  }
+  return true;
+}
+
+/* Consumer x, a map over just the anchor's result, joins it. */
+static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
+  tern__unit *u = f->u;
+  tern__lgroup *g = &u->group[group];
+  tern__lop *c = &u->op[x];
+  uint8_t position[TERN__MAX_SIZES];
+  if (c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin || c->kind != TERN__L_MAP ||
+      c->fixed || writes_part(u, c) || c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c) ||
+      !anchor_positions(u, group, c, position) || between_forward(f, group, x))
+    return false;
+  memcpy(c->position, position, sizeof position);
   return append_op(u, group, x);
 }
 
@@ -390,50 +439,56 @@ static void grow_nest(fuser *f, uint32_t group) {
 
 /* ---- siblings ---- */
 
-static bool same_update(const tern__unit *u, const tern__lgroup *a, const tern__lgroup *b) {
-  if (a->n_ops != 1 || b->n_ops != 1 || a->device != b->device || u->op[a->op[0]].pin != u->op[b->op[0]].pin)
-    return false;
-  const tern__request *p = u->op[a->op[0]].q, *q = u->op[b->op[0]].q;
-  return p && q && p->op == q->op && p->dtype == q->dtype && p->n_in == q->n_in && p->n_attrs == q->n_attrs &&
-         !memcmp(p->attr, q->attr, p->n_attrs * sizeof *p->attr);
-}
-
-static bool is_update(const tern__unit *u, const tern__lgroup *g) {
-  const tern__lop *op = &u->op[g->op[0]];
-  return !g->dead && g->n_ops == 1 && op->q && op->q->op->number >= 900 && op->q->op->number < 910;
-}
-
-/* Whether x neither needs nor is needed by any sibling of group `head`. */
-static bool apart(fuser *f, uint32_t head, uint32_t x) {
-  for (uint32_t k = head; k != TERN__NO; k = f->u->group[k].sibling) {
-    const uint32_t op = f->u->group[k].op[0];
-    f->stamp++;
-    if (needs(f, x, op, TERN__NO)) return false;
-    f->stamp++;
-    if (needs(f, op, x, TERN__NO)) return false;
+/* The update of an optimiser in a nest; NULL: there is none. */
+static const tern__request *update_in(const tern__unit *u, const tern__lgroup *g) {
+  for (uint32_t i = 0; i < g->n_ops && !g->dead && !g->anchored; i++) {
+    const tern__request *q = u->op[g->op[i]].q;
+    if (q && q->op->number >= 900 && q->op->number < 910) return q;
   }
-  return true;
+  return NULL;
+}
+
+static bool same_update(const tern__unit *u, const tern__lgroup *a, const tern__lgroup *b) {
+  const tern__request *p = update_in(u, a), *q = update_in(u, b);
+  return p && q && p->op == q->op && p->dtype == q->dtype && a->device == b->device &&
+         u->op[a->op[0]].pin == u->op[b->op[0]].pin;
+}
+
+static uint32_t operands_of(const tern__unit *u, const tern__lgroup *g) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < g->n_ops; i++) n += u->op[g->op[i]].n_in + u->op[g->op[i]].n_out;
+  return n;
+}
+
+/* Whether group b neither needs nor is needed by any sibling of `head`. */
+static bool apart(fuser *f, uint32_t head, uint32_t b) {
+  f->stamp++;
+  if (needs_group(f, b, head)) return false;
+  f->stamp++;
+  return !needs_group(f, head, b);
 }
 
 static void make_siblings(fuser *f) {
+  enum { FIRST_SIZES = 8, MOST_SIZES = 500, MOST_ARGS = 512, MOST_NODES = 480 };
   tern__unit *u = f->u;
   for (uint32_t a = 0; a < u->n_groups; a++) {
-    tern__lgroup *head = &u->group[a];
-    if (!is_update(u, head)) continue;
-    const uint32_t max_args = head->device->info.max_args ? head->device->info.max_args : 512;
-    const uint32_t max_nodes = head->device->info.max_nodes ? head->device->info.max_nodes : 480;
-    uint32_t args = u->op[head->op[0]].n_in + u->op[head->op[0]].n_out, prims = head->prims, last = a, sizes = 8;
+    const tern__lgroup *head = &u->group[a];
+    if (!update_in(u, head)) continue;
+    const uint32_t max_args = head->device->info.max_args ? head->device->info.max_args : MOST_ARGS;
+    const uint32_t max_nodes = head->device->info.max_nodes ? head->device->info.max_nodes : MOST_NODES;
+    uint32_t args = operands_of(u, head), prims = head->prims, last = a, sizes = FIRST_SIZES;
     for (uint32_t b = a + 1; b < u->n_groups; b++) {
-      const tern__lgroup *g = &u->group[b];
-      if (!is_update(u, g) || !same_update(u, head, g)) continue;
-      const tern__lop *op = &u->op[g->op[0]];
-      if (args + op->n_in + op->n_out > max_args || prims + g->prims > max_nodes || sizes + 8 > 500) break;
-      if (!apart(f, a, g->op[0])) continue;
-      args += op->n_in + op->n_out;
+      tern__lgroup *g = &u->group[b];
+      if (!same_update(u, head, g)) continue;
+      const uint32_t more = operands_of(u, g);
+      if (args + more > max_args || prims + g->prims > max_nodes || sizes + FIRST_SIZES > MOST_SIZES) break;
+      if (!apart(f, a, b)) continue;
+      args += more;
       prims += g->prims;
-      sizes += 8;
+      sizes += FIRST_SIZES;
       u->group[last].sibling = b;
-      u->group[b].dead = true;
+      g->dead = true;
+      g->head = a;
       last = b;
     }
   }
@@ -470,6 +525,7 @@ tern_rc tern__unit_fuse(tern__unit *u) {
   const bool on = !u->opts->no_fuse;
   if (!prepare(&f)) return tern__recorded();
   for (uint32_t i = 0; i < u->n_ops && on; i++) {
+    if (u->op[i].q && u->op[i].q->op->prim == TERN_OP_CONV) u->op[i].kind = TERN__L_ANCHOR;
     if (u->op[i].kind != TERN__L_ANCHOR) continue;
     const uint32_t group = new_group(u, i);
     if (group == TERN__NO) return tern__fail(TERN_E_OOM, "graph: out of host memory to fuse");

@@ -79,6 +79,7 @@ typedef struct tern__lgroup {
   uint32_t reduced; /* positions that some member reduces */
   uint32_t prims;
   uint32_t sibling; /* next group that is launched with this one; TERN__NO */
+  uint32_t head;    /* the first of the groups that are launched together: itself */
   bool dead;        /* merged into another */
   struct tern__device *device;
 } tern__lgroup;
@@ -108,7 +109,8 @@ typedef struct tern__lstep {
   uint64_t workspace;
   uint32_t workspace_buffer; /* TERN__NO */
   uint64_t workspace_offset;
-  bool slow; /* the device refuses it: run as a request, with fallback */
+  uint64_t packed, constants; /* bit k: argument k (of the first 64) is packed; is a constant that was packed once */
+  bool slow;                  /* the device refuses it: run as a request, with fallback */
 } tern__lstep;
 
 typedef struct tern__unit {
@@ -135,6 +137,8 @@ typedef struct tern__unit {
     uint64_t bytes;
   } * arena;
   uint32_t n_arenas;
+  struct tern__layout *layout; /* NULL: nothing is packed */
+  struct tern__layout_hold *hold;
   tern__lstep *step;
   uint32_t n_steps;
   double kernel_ms;
@@ -153,6 +157,7 @@ void tern__unit_note(tern__unit *u, const char *format, ...) __attribute__((form
 tern_rc tern__unit_lower(tern__unit *u);
 tern_rc tern__unit_fuse(tern__unit *u);
 tern_rc tern__unit_order(tern__unit *u);  /* memory.c: order of the groups, in place */
+tern_rc tern__unit_layout(tern__unit *u); /* layout.c: who works on packed arrays */
 tern_rc tern__unit_emit(tern__unit *u);   /* steps, in order */
 tern_rc tern__unit_memory(tern__unit *u); /* lifetimes and the plan */
 

@@ -288,6 +288,8 @@ tern_rc tern__unit_memory(tern__unit *u) {
       if (b->first < 0) b->first = (int32_t)s;
       b->last = (int32_t)s;
     }
+  for (uint32_t b = 0; b < u->n_buffers; b++)
+    if (u->buffer[b].place == TERN__PLACE_CONST && u->buffer[b].last >= 0) u->stats.constant_bytes += u->buffer[b].bytes;
   u->arena = tern__unit_alloc(u, TERN__MAX_DEVICES, sizeof *u->arena);
   if (!u->arena) return TERN_E_OOM;
   tern_rc rc = TERN_OK;

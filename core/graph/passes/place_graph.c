@@ -10,6 +10,7 @@
 #include "graph/passes/place.h"
 #include "graph/passes/place_replay.h"
 #include "graph/passes/simplify_parts.h"
+#include "graph/run/watch.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <tern/device.h>
@@ -101,42 +102,22 @@ static tern_rc prepare(placing *p, const tern__compile_opts *opts) {
 
 /* ---- times ---- */
 
-static tern_rc supported(tern__device *d, const tern__lop *op, tern__region **region, tern_word *words) {
-  tern__request q = *op->q;
+/* A region, and what it takes; NEVER where the device refuses it. */
+static uint64_t time_of_region(tern__device *d, const tern_region *r, const tern_word *words) {
   uint32_t want_static = 0;
-  q.device = d;
-  tern__canonicalise(&q);
-  *region = tern__lower(&q);
-  if (!*region) return tern__recorded();
-  tern__words(&q, words);
-  const tern_region *r = &(*region)->r;
-  if ((d->info.max_args && r->n_args > d->info.max_args) || (d->info.max_nodes && r->n_nodes > d->info.max_nodes))
-    return TERN_E_UNSUPPORTED;
-  return d->api->supports(d->dev, r, &want_static) || want_static ? TERN_E_UNSUPPORTED : TERN_OK;
+  if ((d->info.max_args && r->n_args > d->info.max_args) || (d->info.max_nodes && r->n_nodes > d->info.max_nodes) ||
+      d->api->supports(d->dev, r, &want_static) || want_static)
+    return TERN__PLACE_NEVER;
+  const uint64_t ns = tern__cost_region(d, r, words);
+  return ns == TERN__PLACE_NEVER ? ns - 1 : ns;
 }
 
-/* Bytes that the group moves from and to memory. */
-static uint64_t traffic(const tern__unit *u, uint32_t k) {
-  uint64_t bytes = 0;
-  for (uint32_t i = 0; i < u->group[k].n_ops; i++) {
-    const tern__lop *op = &u->op[u->group[k].op[i]];
-    for (uint32_t n = 0; n < op->n_in; n++) {
-      const tern__lbuffer *b = op->in[n] == TERN__NO ? NULL : &u->buffer[op->in[n]];
-      if (b && (b->maker == TERN__NO || u->op[b->maker].group != k)) bytes += b->bytes;
-    }
-    for (uint32_t o = 0; o < op->n_out; o++)
-      if (tern__needs_memory(u, op->out[o], k)) bytes += u->buffer[op->out[o]].bytes;
-  }
-  return bytes;
-}
-
-/* ns of the group (with its siblings) on a device. */
-static tern_rc time_of(placing *p, uint32_t head, int device, uint64_t *ns) {
+/* ns of each op of the group (with its siblings) by itself on a device; NEVER: it cannot be there. */
+static tern_rc time_apart(placing *p, uint32_t head, tern__device *d, uint64_t *ns) {
   const tern__unit *u = &p->u;
-  tern__device *d = p->device[device];
-  uint64_t flops = 0, bytes = 0;
+  uint64_t sum = 0;
   *ns = TERN__PLACE_NEVER;
-  for (uint32_t k = head; k != TERN__NO; k = u->group[k].sibling) {
+  for (uint32_t k = head; k != TERN__NO; k = u->group[k].sibling)
     for (uint32_t i = 0; i < u->group[k].n_ops; i++) {
       const tern__lop *op = &u->op[u->group[k].op[i]];
       if (op->pin && op->pin != d) return TERN_OK;
@@ -144,22 +125,38 @@ static tern_rc time_of(placing *p, uint32_t head, int device, uint64_t *ns) {
         *ns = 1;
         return TERN_OK;
       }
-      tern__region *region = NULL;
+      tern__request q = *op->q;
       tern_word words[TERN__MAX_WORDS];
-      const tern_rc rc = supported(d, op, &region, words);
-      uint64_t f = 0, b = 0;
-      if (!rc) tern__cost_count(&region->r, words, &f, &b);
-      if (!rc && u->group[head].n_ops == 1 && u->group[head].sibling == TERN__NO)
-        *ns = tern__cost_region(d, &region->r, words);
+      q.device = d;
+      tern__canonicalise(&q);
+      tern__region *region = tern__lower(&q);
+      if (!region) return tern__recorded();
+      tern__words(&q, words);
+      const uint64_t own = time_of_region(d, &region->r, words);
       free(region);
-      if (rc) return rc == TERN_E_UNSUPPORTED ? TERN_OK : rc;
-      flops += f;
+      if (own == TERN__PLACE_NEVER) return TERN_OK;
+      sum += own;
     }
-    bytes += traffic(u, k);
-  }
-  if (*ns == TERN__PLACE_NEVER) *ns = tern__cost_roofline(&p->model[device], flops, bytes, 1);
-  if (*ns == TERN__PLACE_NEVER) (*ns)--;
+  *ns = sum;
   return TERN_OK;
+}
+
+/* ns of the group on each device: of its one launch, or of a launch for each op where the device refuses that. */
+static tern_rc times_of(placing *p, uint32_t head, uint64_t *ns) {
+  tern__unit *u = &p->u;
+  const bool several = u->group[head].n_ops > 1 || u->group[head].sibling != TERN__NO;
+  tern__region *region = NULL;
+  const tern_word *words = NULL;
+  tern_rc rc = several ? tern__unit_region(u, head, &region, &words) : TERN_OK;
+  if (rc == TERN_E_UNSUPPORTED) rc = TERN_OK;
+  for (int i = 0; i < p->n_devices && !rc; i++) {
+    rc = time_apart(p, head, p->device[i], &ns[i]);
+    if (rc || ns[i] == TERN__PLACE_NEVER || !region) continue;
+    const uint64_t fused = time_of_region(p->device[i], &region->r, words);
+    if (fused != TERN__PLACE_NEVER) ns[i] = fused;
+  }
+  free(region);
+  return rc;
 }
 
 /* ---- the problem ---- */
@@ -243,8 +240,7 @@ static tern_rc solve(placing *p, tern__place_report *report) {
         for (uint32_t x = 0; x < op->n_in; x++)
           if (op->in[x] != TERN__NO && value[op->in[x]].node != (int32_t)k) in[at++] = op->in[x];
       }
-    for (int d = 0; d < p->n_devices && !rc; d++)
-      rc = time_of(p, u->order[k], d, &p->time[k * (uint32_t)p->n_devices + (uint32_t)d]);
+    rc = times_of(p, u->order[k], &p->time[(size_t)k * (size_t)p->n_devices]);
   }
   first[n] = at;
   if (!rc) rc = tie_writers(p);

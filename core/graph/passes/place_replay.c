@@ -3,7 +3,7 @@
    done, and the program waits for it; it goes to a device in the device's queue. */
 #include "graph/passes/place_replay.h"
 #include "base/alloc.h"
-#include "base/error.h"
+#include "base/thread.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +33,7 @@ static void bring(replay *r, const int *assignment, uint32_t v, uint32_t to) {
   r->copies++;
   if (linked(&r->p->devices[from]))
     r->host = r->device[from] = later(r->host, r->device[from]) + way(&r->p->devices[from], x->bytes);
-  if (linked(&r->p->devices[to]))
-    r->device[to] = later(r->host, r->device[to]) + way(&r->p->devices[to], x->bytes);
+  if (linked(&r->p->devices[to])) r->device[to] = later(r->host, r->device[to]) + way(&r->p->devices[to], x->bytes);
 }
 
 /* ns of a run; UINT64_MAX when a node cannot run where it is. */
@@ -72,7 +71,8 @@ static void find_groups(const tern__place_problem *p, uint32_t *first, uint32_t 
     group[i] = known ? first[g] : i;
     if (group[i] == i) able[i] = all;
     for (uint32_t d = 0; d < p->n_devices; d++)
-      if (p->time[(size_t)i * p->n_devices + d] == TERN__PLACE_NEVER || (p->pin && p->pin[i] >= 0 && p->pin[i] != (int)d))
+      if (p->time[(size_t)i * p->n_devices + d] == TERN__PLACE_NEVER ||
+          (p->pin && p->pin[i] >= 0 && p->pin[i] != (int)d))
         able[group[i]] &= ~(UINT64_C(1) << d);
   }
 }

@@ -240,6 +240,69 @@ static tern_rc split(remat *r, const choice *c) {
   return tern__graph_settle(g, n_nodes, r->before);
 }
 
+/* ---- order ---- */
+
+typedef struct place_of { uint32_t turn, node; } place_of;
+
+static int by_turn(const void *a, const void *b) {
+  const place_of *x = a, *y = b;
+  if (x->turn != y->turn) return x->turn < y->turn ? -1 : 1;
+  return (x->node > y->node) - (x->node < y->node);
+}
+
+/* Puts the nodes into the order in which their groups run: a node that fusion draws to a late launch would otherwise
+   hold an early place, and what is made again in front of it would come early too. */
+static tern_rc reorder(const remat *r) {
+  tern__graph *g = r->g;
+  const tern__unit *u = &r->u;
+  const uint32_t n = g->n_nodes, n_values = g->n_values;
+  place_of *at = tern__calloc(n + 1u, sizeof *at);
+  uint32_t *value = tern__calloc(n_values + 1u, sizeof *value), *number = tern__calloc(n + 1u, sizeof *number);
+  tern__ir_node *nodes = tern__calloc(g->node_capacity, sizeof *nodes);
+  tern__ir_value *values = tern__calloc(g->value_capacity, sizeof *values);
+  const bool ok = at && value && number && nodes && values;
+  for (uint32_t i = 0; ok && i < u->n_ops; i++) {
+    const uint32_t node = u->op[i].node, turn = u->turn[u->op[i].group] + 1;
+    if (turn > at[node].turn) at[node].turn = turn;
+  }
+  for (uint32_t i = 0; ok && i < n; i++) {
+    at[i].node = i;
+    for (uint32_t k = 0; k < g->node[i].n_in; k++) { /* views follow what they show */
+      const uint32_t v = g->node[i].in[k], turn = v == TERN__IR_NONE ? 0 : at[g->value[v].node].turn;
+      if (turn > at[i].turn) at[i].turn = turn;
+    }
+  }
+  if (ok) {
+    qsort(at, n, sizeof *at, by_turn);
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < n; i++) {
+      number[at[i].node] = i;
+      nodes[i] = g->node[at[i].node];
+      const uint32_t first = nodes[i].first_out;
+      nodes[i].first_out = next;
+      for (uint32_t o = 0; o < nodes[i].n_out; o++, next++) {
+        value[first + o] = next;
+        values[next] = g->value[first + o];
+        values[next].node = i;
+      }
+    }
+    free(g->node);
+    free(g->value);
+    g->node = nodes;
+    g->value = values;
+    tern__graph_replace_all(g, value);
+    for (uint32_t i = 0; i < g->n_inputs; i++) g->input[i] = value[g->input[i]];
+    for (uint32_t i = 0; i < g->n_variables; i++) g->variable[i].node = number[g->variable[i].node];
+  } else {
+    free(nodes);
+    free(values);
+  }
+  free(at);
+  free(value);
+  free(number);
+  return ok ? TERN_OK : tern__fail(TERN_E_OOM, "rematerialisation: out of host memory");
+}
+
 /* g becomes `other`, which ends. */
 static void exchange(tern__graph *g, tern__graph *other) {
   const tern__graph mine = *g;
@@ -267,6 +330,12 @@ tern_rc tern__graph_remat(tern__graph *g, const tern__compile_opts *opts, uint64
       if (!best && r.peak > budget) rc = tern__recorded();
     } else {
       idle++;
+    }
+    if (!rc && r.peak > budget && (!round || idle)) {
+      rc = reorder(&r);
+      tern__unit_free(&r.u);
+      r = (remat){.g = g};
+      if (!rc) rc = look(&r, opts);
     }
     if (!rc && r.peak > budget && idle < PATIENCE && g->n_nodes < most) c = choose(&r);
     if (!rc && c.score >= 0) rc = split(&r, &c);

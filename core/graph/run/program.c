@@ -162,7 +162,11 @@ static bool run_replay(tern__program *p, tern__frame *f, tern__thread *t, tern_r
   pthread_mutex_unlock(&d->lock);
   if (!have) return false;
   tern__count_launches(t, d, p->n_steps);
-  if (*rc) tern__device_failed(d, *rc, "replaying a program");
+  if (*rc) {
+    char what[120];
+    snprintf(what, sizeof what, "replaying \"%.80s\"", p->name);
+    tern__device_failed(d, *rc, what);
+  }
   return true;
 }
 
@@ -297,6 +301,24 @@ static tern_rc run_steps(tern__program *p, tern__frame *f, tern__thread *t) {
   return rc ? rc : arrived;
 }
 
+/* Step by step, waiting for each launch, whose time is remembered. */
+static tern_rc run_timed(tern__program *p, tern__frame *f, tern__thread *t) {
+  tern_rc rc = TERN_OK;
+  for (uint32_t i = 0; i < p->n_steps && !rc; i++) {
+    if (!tern__watch_wants(p->watch, i)) {
+      rc = run_step(p, f, t, i);
+      continue;
+    }
+    rc = tern__device_sync(p->step[i].device);
+    const uint64_t began = tern__now_ns();
+    if (!rc) rc = run_step(p, f, t, i);
+    if (!rc) rc = tern__device_sync(p->step[i].device);
+    if (!rc) tern__watch_tell(p->watch, i, tern__now_ns() - began);
+  }
+  const tern_rc arrived = await_all(p, f);
+  return rc ? rc : arrived;
+}
+
 /* ---- after ---- */
 
 /* Variables take their next values, where those are not in place already. */
@@ -415,14 +437,16 @@ static inline tern_rc run_direct(const tern__program *p, tern__thread *t, tern_t
 tern_rc tern__program_run(tern__program *p, tern_tensor *const *in, tern_tensor **out) {
   tern__thread *t = tern__thread_get();
   if (!t) return TERN_E_OOM;
-  if (p->n_direct && TERN__LIKELY(!tern__tracing() && !atomic_load_explicit(&p->device->lost, memory_order_relaxed)))
+  const bool timed = TERN__UNLIKELY(p->watch != NULL) && tern__watch_takes(p->watch);
+  if (p->n_direct && !timed &&
+      TERN__LIKELY(!tern__tracing() && !atomic_load_explicit(&p->device->lost, memory_order_relaxed)))
     return run_direct(p, t, in, out);
   tern__frame *f = tern__frame_take(p, t);
   if (!f) return tern__recorded();
   uint32_t made = 0;
   tern_rc rc = bind(p, f, t, in);
   if (!rc && p->n_sources) rc = draw(p, f);
-  if (!rc) rc = run_steps(p, f, t);
+  if (!rc) rc = TERN__UNLIKELY(timed) ? run_timed(p, f, t) : run_steps(p, f, t);
   if (!rc) rc = make_results(p, f, t, in, out, &made); /* before variables change: a result may be an old value */
   if (!rc) swap_variables(p, f);
   for (uint32_t k = 0; k < p->n_external; k++) {

@@ -4,6 +4,7 @@
 #ifndef TERN_GRAPH_RUN_PROGRAM_H_
 #define TERN_GRAPH_RUN_PROGRAM_H_
 #include "graph/passes/low.h"
+#include "graph/run/watch.h"
 
 typedef struct tern__pstep {
   uint8_t kind; /* tern__lkind; TERN__L_OPAQUE and below: a launch */
@@ -105,11 +106,13 @@ struct tern__program {
   _Atomic(tern__frame *) frame; /* one that is free */
   pthread_mutex_t lock;
   tern__frame *frames; /* more of them */
+  tern__watch *watch;  /* times its first runs; NULL: nobody does */
   uint32_t n_direct;   /* not 0: one launch with one result and nothing else */
   tern__pdirect direct[TERN__MAX_DIRECT];
   tern__program_stats stats;
   char *why;
   tern__graph *graph; /* what was compiled: keeps sources and constants */
+  struct tern__layout_hold *hold; /* kernels for literal sizes */
 };
 
 /* record.c: from a unit that is complete. Takes over its graph and notes. */

@@ -1,6 +1,7 @@
 /* Turning a unit into a program: arrays copied together, patch lists, frames. */
 #include "base/alloc.h"
 #include "device/device.h"
+#include "graph/passes/layout.h"
 #include "graph/run/program.h"
 #include "tensor/dtype.h"
 #include <stdlib.h>
@@ -236,6 +237,7 @@ tern__program *tern__program_record(tern__unit *u) {
       if (p->result[k].buffer == b) p->result[k].owner = p->result[i].owner = false;
   }
   find_direct(p);
+  p->watch = tern__watch_new(u);
   memcpy(p->arena, u->arena, p->n_arenas * sizeof *p->arena);
   const tern__program_stats counted = p->stats;
   p->stats = u->stats;
@@ -244,6 +246,8 @@ tern__program *tern__program_record(tern__unit *u) {
   p->stats.kernel_ms = u->kernel_ms;
   p->why = u->why;
   p->graph = u->g;
+  p->hold = u->hold;
+  u->hold = NULL;
   u->why = NULL;
   u->g = NULL;
   return p;
@@ -290,7 +294,9 @@ void tern__program_free(tern__program *p) {
   void *const lists[] = {p->step,     p->buffer, p->patch, p->result, p->dynamic, p->source, p->variable, p->next,
                          p->external, p->arena,  p->words, p->args,   p->step_of, p->name,   p->why};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(lists[i]);
+  tern__watch_free(p->watch);
   tern__graph_free(p->graph);
+  tern__layout_release(p->hold);
   pthread_mutex_destroy(&p->lock);
   free(p);
 }
