@@ -597,29 +597,6 @@ tern_rc cpu_static_product(const tern_region *r, int32_t bias, tern_kernel **ker
   (void)r, (void)bias, (void)kernel, (void)info;
   return TERN_E_UNSUPPORTED;
 }
-static bool channels_last(const dnnl_memory_desc_t *md) {
-  dnnl_memory_desc_t last;
-  return md->ndims == 4 && dnnl_memory_desc_init_by_tag(&last, 4, md->dims, dnnl_f32, dnnl_nhwc) == dnnl_success &&
-         dnnl_memory_desc_equal(md, &last);
-}
-
-/* A convolution of arrays with their channels last, as fast as in blocks: then only the filters are worth packing */
-static dnnl_primitive_desc_t choose_as_given(const struct product *p, dnnl_memory_desc_t *md) {
-  const int filters = filters_of(p->op);
-  const char *name = NULL;
-  for (int i = 0; i < 3; i++)
-    if (i != filters && !channels_last(&p->md[i])) return NULL;
-  for (int i = 0; i < 3; i++)
-    if (i != filters) md[i] = p->md[i];
-  dnnl_primitive_desc_t pd = choose(p, md);
-  if (pd && dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success && name &&
-      !strncmp(name, "brg", 3))
-    return pd;
-  if (pd) dnnl_primitive_desc_destroy(pd);
-  for (int i = 0; i < 3; i++) any_format(&md[i]);
-  return NULL;
-}
-
 void cpu_static_ask(const tern_region *r, tern_kernel_info *info) { (void)r, (void)info; }
 int64_t cpu_static_elements(uint64_t layout) {
   (void)layout;

@@ -1,7 +1,7 @@
 /* Softmax and the normalisations (layer_norm, rms_norm) of large arrays of float32, row by row. The general path makes
    its passes over a row one after another, so that it computes while the memory waits, then the other way round. Here
-   one loop does the last pass of a row, the middle one of the next and the first one of that after it, while a fourth
-   row is fetched: an even mix of loads, arithmetic and stores. The results are bit for bit those of the general path:
+   one loop does the last pass of a row, the middle one of the next and the first one of that after it, while more is
+   fetched: an even mix of loads, arithmetic and stores. The results are bit for bit those of the general path:
    the same functions, and sums in the same order. */
 #include "exec.h"
 #include "vmath_div.h"
@@ -19,7 +19,8 @@ enum {
   BLOCK = 256,      /* floats summed before they go to double */
   LONGEST = 8192,   /* floats of a row */
   PIECE = 64 << 10, /* floats of a piece of the work */
-  LINE = 16         /* floats of a cache line */
+  LINE = 16,        /* floats of a cache line */
+  LEAD = 512        /* floats from what is read to what is fetched */
 };
 
 typedef struct rows {
@@ -37,7 +38,7 @@ typedef struct rows {
 /* What one turn over a row works on: the last pass of a row whose middle values are `last`, the middle pass of `mid`,
    the first pass of `first` */
 typedef struct turn {
-  const float *last, *mid, *first, *ahead; /* ahead: row to be fetched */
+  const float *last, *mid, *first, *ahead; /* ahead: to be fetched */
   float *out, *keep;                       /* keep: middle values of `mid` (softmax) */
   float last_shift;                        /* mean of last */
   vm_divisor by;                           /* of last */
@@ -87,8 +88,7 @@ VM_INLINE void put(float *p, vf v, const bool past) {
   vf_store(p, v);
 }
 
-/* Into the second cache: the first one's few slots for misses are busy with the stores */
-VM_INLINE void fetch(const float *p) { __builtin_prefetch(p, 0, 2); }
+VM_INLINE void fetch(const float *p) { __builtin_prefetch(p); }
 
 /* exp(x) for x <= 0 and NaN */
 VM_INLINE vf exp_below(vf x) {
@@ -150,8 +150,8 @@ VM_INLINE void softmax_turn(turn *t, int64_t n, const int last, const bool mid, 
 
 static const float *row_in(const rows *j, int64_t row) { return j->in + row * j->in_step; }
 
-/* The row after the next one, if there is one */
-static const float *row_ahead(const rows *j, int64_t row) { return row_in(j, row + 2 < j->count ? row + 2 : row); }
+/* Half a page behind the element of the next row that is being read: rows mostly lie one behind the other */
+static const float *row_ahead(const rows *j, int64_t row) { return row_in(j, row + 1 < j->count ? row + 1 : row) + LEAD; }
 
 VM_INLINE void softmax_rows(const rows *j, int64_t lo, int64_t hi, float *kept, const bool past) {
   turn t = {.of_mid = best_of(row_in(j, lo), j->n), .by = vm_divisor_of(1)};

@@ -144,7 +144,7 @@ static void fetch(r_nest *r, uint32_t pass) {
       in->parts = readers(r, (uint32_t)in->stream, pass, &in->part);
     else if (pass > 0 || l->bare)
       continue;
-    in->ahead = rows ? r->stream[in->stream].outer[r->n_outer - 1] : r->width * in->item;
+    in->ahead = rows ? r->stream[in->stream].outer[r->n_outer - 1] : 4 * r->width * in->item;
   }
 }
 
