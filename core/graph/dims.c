@@ -48,8 +48,17 @@ static bool two_terms(int64_t v, polynomial *p) {
   return false;
 }
 
+/* Few digits, in decimal or in binary: somebody wrote it. What is made of marks does not look so. */
+static bool written(int64_t v) {
+  if (v < 0) v = -v;
+  int64_t tens = v, twos = v;
+  while (tens % 10 == 0) tens /= 10;
+  while (twos % 2 == 0) twos /= 2;
+  return tens < 10000 || twos < 64 || __builtin_popcountll((uint64_t)v + 1) == 1;
+}
+
 static bool decode(int64_t v, polynomial *p) {
-  if ((v < SMALLEST && v > -SMALLEST) || v >= largest || v <= -largest) return false;
+  if ((v < SMALLEST && v > -SMALLEST) || v >= largest || v <= -largest || written(v)) return false;
   return one_term(v, p) || two_terms(v, p);
 }
 

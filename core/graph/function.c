@@ -5,6 +5,7 @@
 #include "graph/trace.h"
 #include "graph/vjp.h"
 #include "graph/agree.h"
+#include "graph/sized.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "device/device.h"
@@ -18,7 +19,7 @@
 #include <tern/graph.h>
 #include <tern/ops.h>
 
-enum { MAX_OPERANDS = 256, MAX_PROGRAMS = 64 };
+enum { MAX_OPERANDS = 256, MOST_INNER = 100, MAX_PROGRAMS = 64 };
 enum { DIMS_BOUND = 1 << 24 }; /* sizes that vary are smaller than every mark */
 
 typedef struct form { /* what an operand looks like */
@@ -105,7 +106,12 @@ static void programs_free(program *p) {
 }
 
 /* Programs stay as long as a call is under way. */
-static inline void begin_call(tern_function *f) { tern__refs_up(&f->active); }
+static inline void begin_call(tern_function *f) {
+  if (TERN__SINGLE_THREADED)
+    atomic_store_explicit(&f->active, atomic_load_explicit(&f->active, memory_order_relaxed) + 1, memory_order_relaxed);
+  else
+    atomic_fetch_add(&f->active, 1); /* before `newest` is read */
+}
 static inline void end_call(tern_function *f) {
   if (TERN__SINGLE_THREADED)
     atomic_store_explicit(&f->active, atomic_load_explicit(&f->active, memory_order_relaxed) - 1, memory_order_relaxed);
@@ -209,7 +215,8 @@ static tern_rc give_outputs(tern_function *f, tern__tracer *tracer, tern_tensor 
     tern_tensor *x = out[o];
     if (!x) {
       if (tern__tls->error_state == TERN__ERROR_NONE)
-        tern__fail(TERN_E_ARG, "function \"%s\" left result %d NULL", f->name, o);
+        tern__fail(TERN_E_ARG, "function \"%s\" left result %d NULL; it has to set out[%d], to TERN_NONE for none",
+                   f->name, o + 1, o);
       return tern__recorded();
     }
     if (x != TERN_NONE) {
@@ -237,6 +244,15 @@ static void note_pins(tern_function *f, const tern__tracer *tracer) {
   }
 }
 
+/* The pending error with the function's name in front, where it does not say so itself. */
+static void say_where(const tern_function *f, tern__thread *t) {
+  char reason[1024];
+  if (t->error_state != TERN__ERROR_UNREAD || strstr(t->error_text, f->name)) return;
+  snprintf(reason, sizeof reason, "%s", t->error_text);
+  t->error_state = TERN__ERROR_NONE;
+  tern__fail(t->error_code, "%s (while function \"%s\" was traced)", reason, f->name);
+}
+
 /* Runs the body over symbolic operands of these forms. */
 static attempt trace_once(tern_function *f, const form *in, tern_tensor *const *operands, const tern__dims *dims) {
   tern__thread *t = tern__tls;
@@ -259,7 +275,8 @@ static attempt trace_once(tern_function *f, const form *in, tern_tensor *const *
     const bool pending = t->error_state == TERN__ERROR_UNREAD;
     a.rc = f->body(f->self, given, f->n_in, out, f->n_out);
     if (!a.rc && !pending && t->error_state == TERN__ERROR_UNREAD)
-      a.rc = tern__recorded(); /* it went on all the same */
+      a.rc = tern__recorded();                                                           /* it went on all the same */
+    if (a.rc && t->error_state == TERN__ERROR_READ) t->error_state = TERN__ERROR_UNREAD; /* the body looked at it */
     if (a.rc && t->error_state == TERN__ERROR_NONE)
       tern__fail(a.rc, "function \"%s\" returned %s while it was traced", f->name, tern_rc_name(a.rc));
   }
@@ -273,6 +290,7 @@ static attempt trace_once(tern_function *f, const form *in, tern_tensor *const *
   f->trace_ms = (double)(tern__now_ns() - began) * 1e-6;
   f->n_traces++;
   if (a.rc) {
+    say_where(f, t);
     tern__graph_free(a.graph);
     a.graph = NULL;
   }
@@ -323,7 +341,7 @@ static int vary(const form *then, const form *now, int n, form *to, int64_t *siz
       int k = 0;
       while (k < n_dims && (before[k] != then[i].shape[d] || size[k] != now[i].shape[d])) k++;
       if (k == n_dims) {
-        if (n_dims == TERN__MAX_DIMS || now[i].shape[d] == 0) return 0;
+        if (n_dims == TERN__MAX_DIMS || now[i].shape[d] == 0 || then[i].shape[d] == 0) return 0;
         before[n_dims] = then[i].shape[d];
         size[n_dims++] = now[i].shape[d];
       }
@@ -336,29 +354,10 @@ static int vary(const form *then, const form *now, int n, form *to, int64_t *siz
 
 /* ---- variable sizes read back ---- */
 
-typedef struct mapping {
-  const tern__dims *dims;
-} mapping;
-
-static int64_t map_size(void *context, int64_t size) { return tern__dims_eval(((mapping *)context)->dims, size, NULL); }
-
-static void map_scalars(tern__graph *g, const tern__dims *dims) {
-  for (uint32_t i = 0; i < g->n_nodes; i++) {
-    tern__ir_node *n = &g->node[i];
-    if (n->kind == TERN__IR_SCALAR && g->value[n->first_out].dtype == TERN_F64)
-      n->attr[0].f = tern__dims_eval_scalar(dims, n->attr[0].f);
-    for (int b = 0; b < 2; b++)
-      if (n->body[b]) map_scalars(n->body[b], dims);
-  }
-}
-
 /* The trace's graph for sizes that it serves; NULL with the error set: they come out wrong. */
 static tern__graph *instance_of(tern__graph *graph, int n_dims, const tern__dims *dims) {
-  mapping m = {dims};
-  tern__graph *g = tern__graph_clone(graph, n_dims ? map_size : NULL, &m);
-  if (!g || !n_dims) return g;
-  map_scalars(g, dims);
-  if (!tern__graph_verify(g, "variable sizes")) return g;
+  tern__graph *g = tern__graph_sized(graph, n_dims ? dims : NULL);
+  if (!g || !n_dims || !tern__graph_verify(g, "variable sizes")) return g;
   tern__graph_free(g);
   return NULL;
 }
@@ -368,8 +367,8 @@ static bool confirmed(const tern_function *f, const trace *fresh) {
   const trace *first = NULL;
   tern__dims dims = {0};
   for (const trace *t = f->traces; t; t = t->next)
-    if (!t->n_dims && same_kind(t->in, fresh->in, f->n_in)) first = t;
-  if (!first || !serves(fresh, first->in, f->n_in, &dims)) return true;
+    if (!t->n_dims && same_kind(t->in, fresh->in, f->n_in) && serves(fresh, t->in, f->n_in, &dims)) first = t;
+  if (!first || !serves(fresh, first->in, f->n_in, &dims)) return false;
   char text[128] = "";
   tern__graph *g = instance_of(fresh->graph, fresh->n_dims, &dims);
   const bool same = g && tern__graph_agrees(g, first->graph, text, sizeof text);
@@ -437,6 +436,7 @@ static program *compile(tern_function *f, trace *t, const form *in, const tern__
 static void keep_program(tern_function *f, program *p) {
   p->next = f->programs;
   f->programs = p;
+  atomic_store(&f->newest, p); /* nobody comes to an old one from here on */
   if (++f->n_programs <= MAX_PROGRAMS) return;
   program **last = &f->programs;
   while ((*last)->next) last = &(*last)->next;
@@ -444,12 +444,19 @@ static void keep_program(tern_function *f, program *p) {
   f->retired = *last;
   *last = NULL;
   f->n_programs--;
-  if (atomic_load_explicit(&f->active, memory_order_acquire) != 1) return; /* others may be inside one */
+  if (atomic_load(&f->active) != 1) return; /* others may be inside one */
   programs_free(f->retired);
   f->retired = NULL;
 }
 
 /* The program for these operands, made if it is new. Caller holds the lock. */
+static bool has_nothing(const form *in, int n) {
+  for (int i = 0; i < n; i++)
+    for (int d = 0; d < in[i].rank; d++)
+      if (in[i].shape[d] == 0) return true;
+  return false;
+}
+
 static program *make_program(tern_function *f, tern_tensor *const *in) {
   form *now = forms_of(in, f->n_in);
   if (!now) return NULL;
@@ -457,7 +464,7 @@ static program *make_program(tern_function *f, tern_tensor *const *in) {
   tern__dims dims = {0};
   for (trace *t = f->traces; t && !of; t = t->next) {
     if (serves(t, now, f->n_in, &dims)) of = t;
-    if (!same && same_kind(t->in, now, f->n_in)) same = t;
+    if (!same && same_kind(t->in, now, f->n_in) && !has_nothing(t->in, f->n_in)) same = t;
   }
   if (!of && same && !same->fixed && !f->opts.fixed_sizes) {
     of = trace_varying(f, same, now, in);
@@ -501,9 +508,17 @@ static program *program_for(tern_function *f, tern_tensor *const *in) {
 /* Inside another trace: the body's ops become part of that. */
 static tern_rc run_inline(tern_function *f, tern_tensor *const *in, tern_tensor **out) {
   tern_tensor *result[MAX_OPERANDS] = {0};
+  tern__tracer *tracer = tern__tls->trace;
+  if (tracer->inner >= MOST_INNER)
+    return tern__fail(TERN_E_ARG, "function \"%s\": %d calls of functions inside each other; it seems to call itself",
+                      f->name, MOST_INNER);
   tern_scope_mark mark = tern_scope_begin();
+  tracer->inner++;
   tern_rc rc = f->body(f->self, in, f->n_in, result, f->n_out);
-  if (rc) tern__fail(rc, "function \"%s\" returned %s", f->name, tern_rc_name(rc));
+  tracer->inner--;
+  if (rc && tern__tls->error_state == TERN__ERROR_NONE)
+    tern__fail(rc, "function \"%s\" returned %s", f->name, tern_rc_name(rc));
+  if (rc) tern__tls->error_state = TERN__ERROR_UNREAD; /* the body looked at it; its caller may too */
   for (int o = 0; o < f->n_out && !rc; o++) {
     if (!result[o] || (result[o] != TERN_NONE && !tern__usable(result[o], f->name, o + 1))) rc = tern__recorded();
     if (!rc && result[o] != TERN_NONE) tern_escape(result[o]);
@@ -540,11 +555,15 @@ static bool make_plain(const tern_function *f, tern_tensor **in) {
 
 /* Within a call. */
 static tern_rc run_program(tern_function *f, tern__thread *t, tern_tensor *const *in, tern_tensor **out) {
+  tern_tensor *given[MAX_OPERANDS]; /* a graph has no inputs for operands that are left out */
+  int n = 0;
   program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
   if (!(p && fit(p->in, in, f->n_in)) && !(p = program_for(f, in))) return tern__recorded();
   const uint32_t hooks = t->hooks;
   t->hooks = 0;
-  const tern_rc rc = tern__program_run(p->run, in, out);
+  for (int i = 0; i < f->n_in; i++)
+    if (in[i] != TERN_NONE) given[n++] = in[i];
+  const tern_rc rc = tern__program_run(p->run, given, out);
   t->hooks = hooks;
   for (int o = 0; o < f->n_out && !rc; o++)
     if (out[o] != TERN_NONE && !(out[o] = tern__push_on(t, out[o]))) return tern__recorded();

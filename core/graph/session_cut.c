@@ -1,6 +1,7 @@
 /* The part of a graph that a run needs: from its fetches back to what is fed, with fed values as inputs and the sizes
    of what is fed in place of unknown ones. */
 #include "graph/session.h"
+#include "graph/sized.h"
 #include "base/alloc.h"
 #include "device/device.h"
 #include "tensor/dtype.h"
@@ -222,20 +223,6 @@ static tern_rc check_sizes(const request *r, const need *n, const sizes *s) {
                     tern__mode_name(r->trace, at, name));
 }
 
-static int64_t map_size(void *context, int64_t size) {
-  return tern__dims_eval(&((const sizes *)context)->dims, size, NULL);
-}
-
-static void map_scalars(tern__graph *g, const tern__dims *dims) {
-  for (uint32_t i = 0; i < g->n_nodes; i++) {
-    tern__ir_node *n = &g->node[i];
-    if (n->kind == TERN__IR_SCALAR && g->value[n->first_out].dtype == TERN_F64)
-      n->attr[0].f = tern__dims_eval_scalar(dims, n->attr[0].f);
-    for (int b = 0; b < 2; b++)
-      if (n->body[b]) map_scalars(n->body[b], dims);
-  }
-}
-
 /* ---- the part of the graph that runs ---- */
 
 /* Moves the last n of count elements to the front. */
@@ -333,7 +320,7 @@ tern_rc tern__session_build(const request *r, program *p) {
   tern_rc rc = check_placeholders(r, &n);
   if (!rc && n.mode->n_unknown) rc = learn_sizes(r, &n, &s);
   if (!rc && n.mode->n_unknown) rc = check_sizes(r, &n, &s);
-  tern__graph *g = rc ? NULL : tern__graph_clone(r->g, s.dims.n ? map_size : NULL, &s);
+  tern__graph *g = rc ? NULL : tern__graph_sized(r->g, &s.dims);
   if (!rc && !g) rc = tern__recorded();
   if (!rc) rc = cut(g, r, &n, p);
   need_end(&n);
@@ -341,7 +328,6 @@ tern_rc tern__session_build(const request *r, program *p) {
     tern__graph_free(g);
     return rc;
   }
-  if (s.dims.n) map_scalars(g, &s.dims);
   p->run = tern__compile(g, &(tern__compile_opts){.name = r->g->name});
   return p->run ? TERN_OK : tern__recorded();
 }

@@ -390,6 +390,14 @@ static tern_tensor *on_op(tern__thread *t, tern__device *device, const tern__op 
 /* The memory behind dst, which is a fresh tensor's or a variable, holds `value` from now on. */
 static tern_rc becomes(tern__thread *t, tern_tensor *dst, uint32_t value) {
   if (dst->live == TERN__SYMBOLIC) {
+    const tern__ir_value *first = &t->trace->g->value[dst->storage->bytes], *v = &t->trace->g->value[value];
+    if (first->rank != v->rank || memcmp(first->shape, v->shape, v->rank * sizeof *v->shape)) { /* through a view */
+      tern_tensor *now = tern__tracer_tensor(t->trace, value);
+      tern__result r = {(tern_dtype)first->dtype, first->rank, {0}};
+      memcpy(r.shape, first->shape, sizeof r.shape);
+      value = now ? add_node(t->trace, &tern__op_reshape, dst->device, &now, 1, NULL, 0, &r, 1) : TERN__IR_NONE;
+      if (value == TERN__IR_NONE) return tern__recorded();
+    }
     dst->storage->mem_offset = value;
     return TERN_OK;
   }
@@ -463,9 +471,15 @@ static tern_tensor *on_make(tern__thread *t, tern__device *device, tern_dtype dt
   return value == TERN__IR_NONE ? NULL : symbolic(t->trace, value);
 }
 
+/* For tapes it is still the variable. */
 static tern_tensor *on_read(tern__thread *t, tern_tensor *variable) {
   const uint32_t value = tern__tracer_value(t->trace, variable);
-  return value == TERN__IR_NONE ? NULL : tern__tracer_tensor(t->trace, value);
+  tern_tensor *now = value == TERN__IR_NONE ? NULL : tern__tracer_tensor(t->trace, value);
+  if (!now || !(t->hooks & TERN__HOOK_TAPE) || t->recorder->collector) return now;
+  const int32_t watched = tern__value_of(t->recorder, variable);
+  if (watched == -2) return NULL; /* no memory: recorded */
+  if (watched >= 0) now->grad_id = t->recorder->values[watched].id;
+  return now;
 }
 
 /* In graph mode an assignment is a node of its own (a view that changes nothing), so that a session can tell who

@@ -41,6 +41,7 @@ typedef struct tern__tracer {
     tern_tensor *variable, *value; /* value: symbolic, one reference */
   } * bound;
   int n_bound;
+  int inner;               /* functions that are being called inside each other */
   bool quiet;              /* prints are left out */
   uint32_t refs;           /* its ghosts, whoever made it, sessions */
   struct tern__mode *mode; /* MODE: what graph.c keeps beside (mode.h) */

@@ -402,7 +402,7 @@ static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
   uint8_t position[TERN__MAX_SIZES];
   if (c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin || c->kind != TERN__L_MAP ||
       c->fixed || writes_part(u, c) || c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c) ||
-      !anchor_positions(u, group, c, position) || between_forward(f, group, x))
+      (c->again && !u->op[g->op[0]].again) || !anchor_positions(u, group, c, position) || between_forward(f, group, x))
     return false;
   memcpy(c->position, position, sizeof position);
   return append_op(u, group, x);

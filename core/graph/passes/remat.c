@@ -3,6 +3,7 @@
    later user. */
 #include "graph/passes/remat.h"
 #include "base/alloc.h"
+#include "base/log.h"
 #include "graph/passes/simplify_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -242,7 +243,9 @@ static tern_rc split(remat *r, const choice *c) {
 
 /* ---- order ---- */
 
-typedef struct place_of { uint32_t turn, node; } place_of;
+typedef struct place_of {
+  uint32_t turn, node;
+} place_of;
 
 static int by_turn(const void *a, const void *b) {
   const place_of *x = a, *y = b;
@@ -347,6 +350,9 @@ tern_rc tern__graph_remat(tern__graph *g, const tern__compile_opts *opts, uint64
   char text[200];
   snprintf(text, sizeof text, "memory budget %llu bytes: %llu needed, %llu with what is computed again\n",
            (unsigned long long)budget, (unsigned long long)before, (unsigned long long)least);
+  if (!rc && least > budget)
+    tern__log(TERN__LOG_WARN, "graph", "%s: memory budget %llu bytes cannot be met: %llu are needed", g->name,
+              (unsigned long long)budget, (unsigned long long)least);
   if (!rc) *report = tern__strdup(text);
   return rc;
 }

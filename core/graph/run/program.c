@@ -71,6 +71,10 @@ static tern_rc bind(tern__program *p, tern__frame *f, tern__thread *t, tern_tens
   return TERN_OK;
 }
 
+static tern_word drawn_word(const tern__program *p, const tern__frame *f, const tern__pdynamic *d) {
+  return tern__convert(f->drawn[p->source[d->source].first + d->out], (tern_dtype)d->from, (tern_dtype)d->dtype);
+}
+
 static tern_rc draw(tern__program *p, tern__frame *f) {
   for (uint32_t i = 0; i < p->n_sources; i++) {
     const tern__psource *s = &p->source[i];
@@ -79,14 +83,11 @@ static tern_rc draw(tern__program *p, tern__frame *f) {
   }
   for (uint32_t i = 0; i < p->n_dynamic; i++) {
     const tern__pdynamic *d = &p->dynamic[i];
-    const tern_word w =
-        tern__convert(f->drawn[p->source[d->source].first + d->out], (tern_dtype)d->from, (tern_dtype)d->dtype);
-    if (d->word >> 31)
-      p->step[d->word >> 8 & 0x7fffff].request->arg[d->word & 0xff].value = w;
-    else if (f->word[d->word].u != w.u) {
-      f->word[d->word] = w;
-      if (f->replay) mark_stale(f, d->step);
-    }
+    const tern_word w = drawn_word(p, f, d);
+    if (d->word >> 31) continue; /* of a slow step: its request takes it */
+    if (f->word[d->word].u == w.u) continue;
+    f->word[d->word] = w;
+    if (f->replay) mark_stale(f, d->step);
   }
   return TERN_OK;
 }
@@ -197,6 +198,10 @@ static tern_rc run_slow(const tern__program *p, tern__frame *f, const tern__pste
   uint32_t k = 0;
   for (int i = 0; i < q.n_in + q.n_out; i++)
     if (q.arg[i].kind != TERN_V_PARAM) q.arg[i].storage = of_arg(p, f, s, k++);
+  for (uint32_t i = 0; i < p->n_dynamic; i++) {
+    const tern__pdynamic *d = &p->dynamic[i];
+    if (d->step == (uint32_t)(s - p->step)) q.arg[d->word & 0xff].value = drawn_word(p, f, d);
+  }
   return tern__launch_class(&q, (tern__kernel_class *)(uintptr_t)s->kernel);
 }
 

@@ -111,7 +111,7 @@ struct tern__program {
   tern__pdirect direct[TERN__MAX_DIRECT];
   tern__program_stats stats;
   char *why;
-  tern__graph *graph; /* what was compiled: keeps sources and constants */
+  tern__graph *graph;             /* what was compiled: keeps sources and constants */
   struct tern__layout_hold *hold; /* kernels for literal sizes */
 };
 
