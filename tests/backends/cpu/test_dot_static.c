@@ -235,7 +235,11 @@ static void test_convs(void) {
         rb_free(b);
       }
   printf(" %d of %d packed ", ran, all);
+#if TERN_CPU_ONEDNN
   CU_ASSERT(ran > 0);
+#else
+  printf("(skipped: this build has no oneDNN, which packs) ");
+#endif
   free(b);
 }
 
