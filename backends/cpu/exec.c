@@ -1,13 +1,13 @@
 /* Compiling and launching MAP and REDUCE regions. A kernel holds its region's plan twice where values are kept in
-   scratch: with them, and without for rows that are too long. A launch resolves each nest in turn and spreads its
-   units over the threads. */
+   scratch: with them, and without for rows that are too long. A launch resolves the nests wave by wave and spreads
+   their units over the threads. */
 #include "exec.h"
 #include "exec_small.h"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN_WORK = 64 << 10, GRAIN_LEAST = 2048, GRAIN_MOST = 32 << 10 };
+enum { GRAIN_WORK = 64 << 10, GRAIN_LEAST = 2048, GRAIN_MOST = 32 << 10, MOST_SHARED = 16 };
 
 typedef struct region_kernel {
   tern_kernel base;
@@ -134,23 +134,88 @@ static const x_plan *pick_plan(const region_kernel *k, const tern_word *words) {
   return &k->plan[0];
 }
 
-static tern_rc run_nest(const x_plan *plan, const x_nest *x, const tern_launch *l, const uint64_t *ws_off, char *mem) {
-  r_nest r;
-  x_resolve(plan, x, l, ws_off, mem, &r);
-  if (x_try_transpose(&r) || x_try_window(&r)) return TERN_OK;
-  launch_job j = {.r = &r};
-  bool ok, oom = false;
-  if (x_try_rows(&r, &oom)) {
-    ok = !oom;
-  } else if (x_stream_plan(&r), r.split) {
-    j.unit_bytes = split_unit_bytes(&r);
-    j.shared = cpu_scratch(CPU_SCRATCH_SPLIT, j.unit_bytes * (size_t)r.units);
-    ok = j.shared && run_split(&j);
-  } else {
-    cpu_parallel(r.units, unit_grain(&r), run_units, &j);
-    ok = !atomic_load(&j.oom);
+/* Nests [first, end) are of one wave, so independent: they are resolved together and share the threads */
+static uint32_t batch_end(const nest_plan *plan, uint32_t first) {
+  uint32_t end = first + 1;
+  while (end < plan->n_nests && end - first < MOST_SHARED && plan->nests[end].wave == plan->nests[first].wave) end++;
+  return end;
+}
+
+typedef struct batch {
+  launch_job job[MOST_SHARED];
+  int64_t grain[MOST_SHARED], end[MOST_SHARED]; /* units a piece; number of pieces up to the end of this nest */
+  uint32_t n;
+} batch;
+
+static void run_shared(void *ctx, int64_t lo, int64_t hi) {
+  batch *const b = ctx;
+  for (int64_t piece = lo; piece < hi; piece++) {
+    uint32_t i = 0;
+    while (piece >= b->end[i]) i++;
+    const int64_t from = (piece - (i ? b->end[i - 1] : 0)) * b->grain[i], units = b->job[i].r->units;
+    run_units(&b->job[i], from, from + b->grain[i] < units ? from + b->grain[i] : units);
   }
-  return ok ? TERN_OK : cpu_error(TERN_E_OOM, "cpu: no memory for a thread's %zu bytes of registers", x_work_bytes(&r));
+}
+
+/* A nest with a way of its own over the threads. False: it is to share them */
+static bool run_alone(const r_nest *r, bool *ok) {
+  *ok = true;
+  if (x_try_transpose(r) || x_try_window(r)) return true;
+  bool oom = false;
+  if (x_try_rows(r, &oom)) {
+    *ok = !oom;
+    return true;
+  }
+  if (!r->split) return false;
+  launch_job j = {.r = r, .unit_bytes = split_unit_bytes(r)};
+  j.shared = cpu_scratch(CPU_SCRATCH_SPLIT, j.unit_bytes * (size_t)r->units);
+  *ok = j.shared && run_split(&j);
+  return true;
+}
+
+/* Pieces come from sizes alone, so results do not depend on the threads. What is one piece's work together is done
+   here and now */
+static void share(batch *b) {
+  double work_pieces = 0;
+  int64_t pieces = 0;
+  for (uint32_t i = 0; i < b->n; i++) {
+    const int64_t units = b->job[i].r->units;
+    b->grain[i] = unit_grain(b->job[i].r);
+    work_pieces += (double)units / (double)b->grain[i];
+    b->end[i] = pieces += (units + b->grain[i] - 1) / b->grain[i];
+  }
+  if (work_pieces <= 1)
+    run_shared(b, 0, pieces);
+  else
+    cpu_parallel(pieces, 1, run_shared, b);
+}
+
+static tern_rc run_batch(const x_plan *plan, uint32_t first, uint32_t end, const tern_launch *l, const uint64_t *ws_off,
+                         char *mem) {
+  r_nest nests[MOST_SHARED];
+  batch b;
+  b.n = 0;
+  for (uint32_t i = first; i < end; i++) {
+    r_nest *const r = &nests[b.n];
+    bool ok;
+    x_resolve(plan, &plan->nest[i], l, ws_off, mem, r);
+    if (run_alone(r, &ok)) {
+      if (!ok)
+        return cpu_error(TERN_E_OOM, "cpu: no memory for a thread's %zu bytes of registers", x_work_bytes(r));
+      continue;
+    }
+    x_stream_plan(r);
+    mem += x_resolve_bytes(&plan->nest[i]);
+    b.job[b.n].r = r;
+    b.job[b.n].shared = NULL;
+    atomic_init(&b.job[b.n].oom, false);
+    b.n++;
+  }
+  if (b.n) share(&b);
+  for (uint32_t i = 0; i < b.n; i++)
+    if (atomic_load(&b.job[i].oom))
+      return cpu_error(TERN_E_OOM, "cpu: no memory for a thread's %zu bytes of registers", x_work_bytes(&nests[i]));
+  return TERN_OK;
 }
 
 static tern_rc region_run(const tern_kernel *kernel, const tern_launch *l) {
@@ -162,8 +227,9 @@ static tern_rc region_run(const tern_kernel *kernel, const tern_launch *l) {
   uint64_t *const ws_off = (uint64_t *)(void *)mem;
   const uint32_t n_ws = plan->plan->n_ws;
   if (n_ws) nest_workspace(plan->plan, l->words, ws_off);
-  for (uint32_t i = 0; i < plan->plan->n_nests; i++) {
-    const tern_rc rc = run_nest(plan, &plan->nest[i], l, ws_off, mem + ((n_ws * sizeof *ws_off + 63) & ~(size_t)63));
+  for (uint32_t i = 0, end; i < plan->plan->n_nests; i = end) {
+    end = batch_end(plan->plan, i);
+    const tern_rc rc = run_batch(plan, i, end, l, ws_off, mem + ((n_ws * sizeof *ws_off + 63) & ~(size_t)63));
     if (rc != TERN_OK) return rc;
   }
   return TERN_OK;
@@ -184,8 +250,9 @@ static void region_destroy(tern_kernel *kernel) {
 
 static size_t launch_bytes(const x_plan *p) {
   size_t most = 0;
-  for (uint32_t i = 0; i < p->plan->n_nests; i++) {
-    const size_t bytes = x_resolve_bytes(&p->nest[i]);
+  for (uint32_t i = 0, end; i < p->plan->n_nests; i = end) {
+    size_t bytes = 0;
+    for (end = batch_end(p->plan, i); i < end; i++) bytes += x_resolve_bytes(&p->nest[i]);
     if (bytes > most) most = bytes;
   }
   return most + ((p->plan->n_ws * sizeof(uint64_t) + 63) & ~(size_t)63);

@@ -16,7 +16,8 @@ enum {
   STEP = 64,              /* floats of one turn of the loop: rows are a multiple */
   VECS = STEP / VF_N,
   QUAD = 16 / VF_N, /* vectors that hold 16 floats */
-  BLOCK = 256,      /* floats summed before they go to double */
+  BLOCK = 256,      /* floats summed before they go to double; */
+  BARE = 4096,      /* where they come straight from memory */
   LONGEST = 8192,   /* floats of a row */
   PIECE = 64 << 10, /* floats of a piece of the work */
   LINE = 16,        /* floats of a cache line */
@@ -36,9 +37,9 @@ typedef struct rows {
 } rows;
 
 /* What one turn over a row works on: the last pass of a row whose middle values are `last`, the middle pass of `mid`,
-   the first pass of `first` */
+   the first pass of `first`, beside which what lies at `ahead` is fetched */
 typedef struct turn {
-  const float *last, *mid, *first, *ahead; /* ahead: to be fetched */
+  const float *last, *mid, *first, *ahead;
   float *out, *keep;                       /* keep: middle values of `mid` (softmax) */
   float last_shift;                        /* mean of last */
   vm_divisor by;                           /* of last */
@@ -150,8 +151,10 @@ VM_INLINE void softmax_turn(turn *t, int64_t n, const int last, const bool mid, 
 
 static const float *row_in(const rows *j, int64_t row) { return j->in + row * j->in_step; }
 
-/* Half a page behind the element of the next row that is being read: rows mostly lie one behind the other */
-static const float *row_ahead(const rows *j, int64_t row) { return row_in(j, row + 1 < j->count ? row + 1 : row) + LEAD; }
+/* Beyond the element of the next row that is being read: rows mostly lie one behind the other */
+static const float *row_ahead(const rows *j, int64_t row) {
+  return row_in(j, row + 1 < j->count ? row + 1 : row) + LEAD;
+}
 
 VM_INLINE void softmax_rows(const rows *j, int64_t lo, int64_t hi, float *kept, const bool past) {
   turn t = {.of_mid = best_of(row_in(j, lo), j->n), .by = vm_divisor_of(1)};
@@ -196,8 +199,8 @@ VM_INLINE void norm_turn(turn *t, const rows *j, const bool last, const bool mid
         if (mid && k * VF_N % LINE == 0) fetch(ahead + at);
         if (last) {
           const vf y = vm_div_by(vf_load(t->last + at) - last_shift, &by);
-          put(t->out + at, y * (scale ? vf_load(scale + at) : vf_set(1)) + (shift ? vf_load(shift + at) : vf_set(-0.0f)),
-              past);
+          const vf times = scale ? vf_load(scale + at) : vf_set(1), plus = shift ? vf_load(shift + at) : vf_set(-0.0f);
+          put(t->out + at, y * times + plus, past);
         }
         if (!mid) continue;
         const vf c = vf_load(t->mid + at) - of_mid;
@@ -206,7 +209,7 @@ VM_INLINE void norm_turn(turn *t, const rows *j, const bool last, const bool mid
       }
     }
     if (mid) total_squares += take(squares);
-    if (mid && mean) total += take(sum);
+    if (mid && mean && (hi % BARE == 0 || hi == n)) total += take(sum);
   }
   t->sum_mid = total_squares;
   t->sum_first = total;
@@ -217,8 +220,8 @@ static float mean_of(const rows *j, const float *x) {
   double total = 0;
   if (!j->mean) return 0;
   for (int k = 0; k < VECS; k++) s[k] = vf_set(0);
-  for (int64_t lo = 0; lo < j->n; lo += BLOCK) {
-    const int64_t hi = lo + BLOCK < j->n ? lo + BLOCK : j->n;
+  for (int64_t lo = 0; lo < j->n; lo += BARE) {
+    const int64_t hi = lo + BARE < j->n ? lo + BARE : j->n;
     for (int64_t i = lo; i < hi; i += STEP)
       for (int k = 0; k < VECS; k++) s[k] += vf_load(x + i + k * VF_N);
     total += take(s);
@@ -288,8 +291,9 @@ static bool is_fold(const r_nest *r, const x_item *it, uint32_t op, int32_t a) {
 }
 
 static bool is_load(const r_nest *r, const x_item *it) {
+  if (it->kind != X_LOAD || it->dtype != TERN_F32) return false;
   const x_stream *const s = &r->x->stream[it->stream];
-  return it->kind == X_LOAD && it->dtype == TERN_F32 && s->kind == S_MEM && !s->kept;
+  return s->kind == S_MEM && !s->kept;
 }
 
 /* A row's elements one after another */
@@ -325,8 +329,9 @@ static bool find_softmax(rows *j, const r_nest *r) {
   if (!is_map(r, &b[1], TERN_OP_SUB, in, best) || !is_map(r, &b[2], TERN_OP_EXP, (int32_t)b[1].val, X_NONE) ||
       !is_fold(r, &b[3], TERN_OP_SUM, e))
     return false;
+  if (b[4].kind != X_STORE || b[4].in[0] != e) return false;
   const x_stream *const keep = &x->stream[b[4].stream];
-  if (b[4].kind != X_STORE || b[4].in[0] != e || (keep->kind == S_MEM && !keep->kept)) return false;
+  if (keep->kind == S_MEM && !keep->kept) return false; /* a result that is wanted */
   return c[0].kind == X_LOAD && (int32_t)c[0].val == e && is_map(r, &c[1], TERN_OP_DIV, e, sum) &&
          find_ends(j, r, &a[0], &c[2], (int32_t)c[1].val);
 }

@@ -11,8 +11,9 @@ enum {
   FETCH_FROM = 4 << 20,   /* bytes touched from which on inputs are fetched ahead */
   BYPASS_FROM = 32 << 20, /* and outputs bypass the cache */
   LONGEST_ROW = 64 << 10, /* bytes up to which the next row is fetched */
-  MAP_WIDTH = 128,        /* lanes of a block whose successor is fetched */
-  ROW_WIDTH = 256,        /* and where a row is fetched meanwhile */
+  MAP_WIDTH = 128,        /* lanes of a block */
+  MAP_LEAD = 4,           /* so many blocks later is what a block fetches */
+  ROW_WIDTH = 256,        /* lanes of a block where a row is fetched meanwhile */
   LINE = 64
 };
 
@@ -144,7 +145,7 @@ static void fetch(r_nest *r, uint32_t pass) {
       in->parts = readers(r, (uint32_t)in->stream, pass, &in->part);
     else if (pass > 0 || l->bare)
       continue;
-    in->ahead = rows ? r->stream[in->stream].outer[r->n_outer - 1] : 4 * r->width * in->item;
+    in->ahead = rows ? r->stream[in->stream].outer[r->n_outer - 1] : MAP_LEAD * r->width * in->item;
   }
 }
 

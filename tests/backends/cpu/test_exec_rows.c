@@ -34,9 +34,9 @@ static float *run(const region_builder *b, uint32_t out, size_t odd) {
   tern_arg args[RB_MAX_ARGS];
   char *memory[RB_MAX_ARGS];
   for (uint32_t a = 0; a < b->region.n_args; a++) {
-    memory[a] = aligned_alloc(64, (bytes_of(&b->args[a]) + odd + 63) / 64 * 64);
+    memory[a] = aligned_alloc(64, (bytes_of(&b->args[a]) + odd + 64) / 64 * 64);
     CU_ASSERT_FATAL(memory[a] != NULL);
-    memcpy(memory[a] + odd, b->args[a].data, bytes_of(&b->args[a]));
+    if (b->args[a].data) memcpy(memory[a] + odd, b->args[a].data, bytes_of(&b->args[a])); /* else it is in place */
     args[a] = (tern_arg){(tern_mem *)(void *)memory[a], odd};
   }
   for (uint32_t v = 0; v < b->region.n_values; v++)
@@ -45,7 +45,7 @@ static float *run(const region_builder *b, uint32_t out, size_t odd) {
       .args = args, .words = b->words, .n_args = b->region.n_args, .n_words = b->region.n_words};
   CU_ASSERT_EQUAL(u.info.workspace, 0);
   CU_ASSERT_EQUAL(k->run(k, &l), TERN_OK);
-  const uint32_t slot = b->values[out].slot;
+  const uint32_t slot = b->values[out].alias >= 0 ? (uint32_t)b->values[out].alias : b->values[out].slot;
   const size_t bytes = bytes_of(&b->args[slot]);
   float *const result = malloc(bytes);
   CU_ASSERT_FATAL(result != NULL);
@@ -130,9 +130,10 @@ static float *rows_of(const form *f, int64_t rows, int64_t n, bool general, size
 }
 
 static void test_rows(void) {
-  static const form forms[] = {{SOFTMAX, false, false, false}, {SOFTMAX, false, false, true}, {LAYER, true, true, false},
-                               {LAYER, false, false, true},    {LAYER, false, true, false},   {LAYER, true, false, false},
-                               {RMS, true, false, false},      {RMS, false, false, true}};
+  static const form forms[] = {
+      {SOFTMAX, false, false, false}, {SOFTMAX, false, false, true}, {LAYER, true, true, false},
+      {LAYER, false, false, true},    {LAYER, false, true, false},   {LAYER, true, false, false},
+      {RMS, true, false, false},      {RMS, false, false, true}};
   /* in the caches; past them; a last block that is shorter; sums that reach double twice */
   static const int64_t shapes[][2] = {{700, 1024}, {4300, 1024}, {3000, 320}, {200, 8192}, {60000, 64}, {800, 1000}};
   for (size_t f = 0; f < sizeof forms / sizeof *forms; f++)
