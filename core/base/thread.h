@@ -88,6 +88,7 @@ typedef struct tern__graph_hooks {
                     tern_dtype dtype, int64_t elements, tern_tensor **out, int n);
   tern_rc (*print)(struct tern__thread *t, tern_tensor *x, bool values_only);
   int64_t (*size)(struct tern__thread *t, int64_t size, const char *what); /* a size as a number of this call */
+  int64_t (*shown)(struct tern__thread *t, int64_t size); /* a size for people: of this call; -1: unknown */
   tern_rc (*unreadable)(const tern_tensor *t, const char *op);             /* the error for reading what has no value */
   bool (*usable)(const tern_tensor *t, const char *op, int argument);      /* a symbolic tensor */
   void (*thread_end)(struct tern__thread *t);

@@ -488,8 +488,13 @@ static program *make_program(tern_function *f, tern_tensor *const *in) {
 }
 
 static program *find_program(tern_function *f, tern_tensor *const *in) {
-  for (program *p = f->programs; p; p = p->next)
-    if (fit(p->in, in, f->n_in)) return p;
+  for (program **at = &f->programs; *at; at = &(*at)->next) {
+    program *p = *at;
+    if (!fit(p->in, in, f->n_in)) continue;
+    *at = p->next; /* to the front: the last one is dropped when there are too many */
+    p->next = f->programs;
+    return f->programs = p;
+  }
   return NULL;
 }
 

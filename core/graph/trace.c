@@ -583,6 +583,13 @@ static int64_t on_size(tern__thread *t, int64_t size, const char *what) {
   return now;
 }
 
+static int64_t on_shown(tern__thread *t, int64_t size) {
+  const tern__tracer *trace = t->trace;
+  while (trace && !trace->dims && trace->outer) trace = trace->outer;
+  if (trace && trace->mode) return tern__mode_size(trace, size);
+  return trace && trace->dims ? tern__dims_eval(trace->dims, size, NULL) : size;
+}
+
 /* ---- what cannot be done ---- */
 
 static const char *made_by(const tern__tracer *trace, const tern_tensor *t, char *buffer, size_t size) {
@@ -668,6 +675,7 @@ static void install(void) {
                                              .source = on_source,
                                              .print = on_print,
                                              .size = on_size,
+                                             .shown = on_shown,
                                              .unreadable = on_unreadable,
                                              .usable = on_usable,
                                              .thread_end = on_thread_end};

@@ -210,8 +210,13 @@ tern_tensor *tern__itself(tern_tensor *x) {
 
 const char *tern__shape_text(char *buffer, int rank, const int64_t *shape) {
   int at = snprintf(buffer, 200, "(");
-  for (int d = 0; d < rank; d++)
-    at += snprintf(buffer + at, 200 - (size_t)at, d ? ", %lld" : "%lld", (long long)shape[d]);
+  for (int d = 0; d < rank; d++) {
+    int64_t size = shape[d];
+    if (size >= 1 << 24 && tern__tracing_ops()) size = tern__graph_listener.shown(tern__tls, size);
+    at += size == -1 && shape[d] != -1
+              ? snprintf(buffer + at, 200 - (size_t)at, d ? ", ?" : "?")
+              : snprintf(buffer + at, 200 - (size_t)at, d ? ", %lld" : "%lld", (long long)size);
+  }
   snprintf(buffer + at, 200 - (size_t)at, rank == 1 ? ",)" : ")");
   return buffer;
 }
