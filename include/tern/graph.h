@@ -87,8 +87,8 @@ typedef struct tern_graph_mark { tern_graph *outer; int eager; } tern_graph_mark
 TERN_API tern_graph_mark tern_graph_begin(tern_graph *graph);
 /* Restore what tern_graph_begin replaced. */
 TERN_API void tern_graph_end(tern_graph_mark *mark);
-/* The graph as text (docs/formats.md): TERN_GRAPH_TEXT, or TERN_GRAPH_DOT for Graphviz. free(). */
 typedef enum tern_graph_format { TERN_GRAPH_TEXT = 0, TERN_GRAPH_DOT } tern_graph_format;
+/* The graph as text (docs/formats.md): TERN_GRAPH_TEXT, or TERN_GRAPH_DOT for Graphviz. free(). */
 TERN_API char *tern_graph_to_string(tern_graph *graph, tern_graph_format format);
 /* A graph from its text form; its placeholders and results by name, in order: tern_graph_tensor. NULL with an error that
    names line and column. Owned. */
@@ -136,10 +136,10 @@ typedef struct tern_while_opts { int64_t max_trips; } tern_while_opts;
    states stay. n at most 16. */
 TERN_API tern_rc tern_while(tern_function_body condition, tern_function_body body, void *self, tern_tensor *const *state,
                             int n, tern_tensor **out, const tern_while_opts *opts);
+typedef struct tern_scan_loop_opts { int reverse; int64_t length; /* when there are no xs */ } tern_scan_loop_opts;
 /* A loop over axis 0 of xs[]: body takes the n_carry states, then a slice of each of xs, and gives the next states, then
    a slice of each of ys. out[]: the last states, then ys stacked along axis 0. reverse: from the last slice to the
    first. */
-typedef struct tern_scan_loop_opts { int reverse; int64_t length; /* when there are no xs */ } tern_scan_loop_opts;
 TERN_API tern_rc tern_scan(tern_function_body body, void *self, tern_tensor *const *carry, int n_carry,
                            tern_tensor *const *xs, int n_xs, tern_tensor **out, int n_ys,
                            const tern_scan_loop_opts *opts);

@@ -240,6 +240,38 @@ tern_rc tern__graph_compact(tern__graph *g) {
   return TERN_OK;
 }
 
+tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number) {
+  uint32_t *value = tern__calloc(g->n_values + 1u, sizeof *value);
+  tern__ir_node *nodes = tern__calloc(g->node_capacity, sizeof *nodes);
+  tern__ir_value *values = tern__calloc(g->value_capacity, sizeof *values);
+  if (!value || !nodes || !values) {
+    free(value);
+    free(nodes);
+    free(values);
+    return no_memory();
+  }
+  for (uint32_t i = 0; i < g->n_nodes; i++) nodes[number[i]] = g->node[i];
+  uint32_t next = 0;
+  for (uint32_t i = 0; i < g->n_nodes; i++) {
+    const uint32_t first = nodes[i].first_out;
+    nodes[i].first_out = next;
+    for (uint32_t o = 0; o < nodes[i].n_out; o++, next++) {
+      value[first + o] = next;
+      values[next] = g->value[first + o];
+      values[next].node = i;
+    }
+  }
+  free(g->node);
+  free(g->value);
+  g->node = nodes;
+  g->value = values;
+  tern__graph_replace_all(g, value);
+  for (uint32_t i = 0; i < g->n_inputs; i++) g->input[i] = value[g->input[i]];
+  for (uint32_t i = 0; i < g->n_variables; i++) g->variable[i].node = number[g->variable[i].node];
+  free(value);
+  return TERN_OK;
+}
+
 bool tern__ir_effect(const tern__ir_node *n) {
   if (n->kind == TERN__IR_PRINT || n->kind == TERN__IR_SOURCE) return true;
   for (int b = 0; b < 2; b++)

@@ -94,6 +94,9 @@ tern_rc tern__graph_add_variable(tern__graph *g, tern_tensor *variable, uint32_t
 tern__graph *tern__graph_clone(const tern__graph *g, int64_t (*map)(void *context, int64_t size), void *context);
 /* Drop DEAD nodes and the values of no node, numbering the rest anew in order. */
 tern_rc tern__graph_compact(tern__graph *g);
+/* Node i moves to place number[i], a permutation that keeps topological order; values are numbered anew in that order.
+   On failure the graph is as it was. */
+tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number);
 /* Every use of value `from` (operands, outputs, what variables end with) becomes `to`. O(graph): passes that replace many
    keep a map and apply it once with tern__graph_replace_all: map[v] = the value that stands for v. */
 void tern__graph_replace_all(tern__graph *g, const uint32_t *map);

@@ -258,12 +258,10 @@ static int by_turn(const void *a, const void *b) {
 static tern_rc reorder(const remat *r) {
   tern__graph *g = r->g;
   const tern__unit *u = &r->u;
-  const uint32_t n = g->n_nodes, n_values = g->n_values;
+  const uint32_t n = g->n_nodes;
   place_of *at = tern__calloc(n + 1u, sizeof *at);
-  uint32_t *value = tern__calloc(n_values + 1u, sizeof *value), *number = tern__calloc(n + 1u, sizeof *number);
-  tern__ir_node *nodes = tern__calloc(g->node_capacity, sizeof *nodes);
-  tern__ir_value *values = tern__calloc(g->value_capacity, sizeof *values);
-  const bool ok = at && value && number && nodes && values;
+  uint32_t *number = tern__calloc(n + 1u, sizeof *number);
+  const bool ok = at && number;
   for (uint32_t i = 0; ok && i < u->n_ops; i++) {
     const uint32_t node = u->op[i].node, turn = u->turn[u->op[i].group] + 1;
     if (turn > at[node].turn) at[node].turn = turn;
@@ -275,35 +273,13 @@ static tern_rc reorder(const remat *r) {
       if (turn > at[i].turn) at[i].turn = turn;
     }
   }
-  if (ok) {
-    qsort(at, n, sizeof *at, by_turn);
-    uint32_t next = 0;
-    for (uint32_t i = 0; i < n; i++) {
-      number[at[i].node] = i;
-      nodes[i] = g->node[at[i].node];
-      const uint32_t first = nodes[i].first_out;
-      nodes[i].first_out = next;
-      for (uint32_t o = 0; o < nodes[i].n_out; o++, next++) {
-        value[first + o] = next;
-        values[next] = g->value[first + o];
-        values[next].node = i;
-      }
-    }
-    free(g->node);
-    free(g->value);
-    g->node = nodes;
-    g->value = values;
-    tern__graph_replace_all(g, value);
-    for (uint32_t i = 0; i < g->n_inputs; i++) g->input[i] = value[g->input[i]];
-    for (uint32_t i = 0; i < g->n_variables; i++) g->variable[i].node = number[g->variable[i].node];
-  } else {
-    free(nodes);
-    free(values);
-  }
+  if (ok) qsort(at, n, sizeof *at, by_turn);
+  for (uint32_t i = 0; ok && i < n; i++) number[at[i].node] = i;
+  const tern_rc rc =
+      ok ? tern__graph_permute(g, number) : tern__fail(TERN_E_OOM, "rematerialisation: out of host memory");
   free(at);
-  free(value);
   free(number);
-  return ok ? TERN_OK : tern__fail(TERN_E_OOM, "rematerialisation: out of host memory");
+  return rc;
 }
 
 /* g becomes `other`, which ends. */

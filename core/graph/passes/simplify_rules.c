@@ -275,42 +275,20 @@ tern_rc tern__simplify_rewrite(tern__graph *g, const tern__simplify_opts *opts, 
 /* ---- order ---- */
 
 tern_rc tern__graph_settle(tern__graph *g, uint32_t first_new, const uint32_t *before) {
-  const uint32_t n = g->n_nodes, n_values = g->n_values;
-  uint32_t *start = tern__calloc(first_new + 2u, sizeof *start), *value = tern__calloc(n_values + 1u, sizeof *value);
-  uint32_t *number = tern__calloc(n + 1u, sizeof *number);
-  tern__ir_node *nodes = tern__calloc(g->node_capacity, sizeof *nodes);
-  tern__ir_value *values = tern__calloc(g->value_capacity, sizeof *values);
-  const bool ok = start && value && number && nodes && values;
-  if (ok) {
+  const uint32_t n = g->n_nodes;
+  uint32_t *start = tern__calloc(first_new + 2u, sizeof *start), *number = tern__calloc(n + 1u, sizeof *number);
+  tern_rc rc;
+  if (start && number) {
     /* start[b]: where the nodes that go before b begin */
     for (uint32_t k = first_new; k < n; k++) start[before[k - first_new] + 1]++;
     for (uint32_t b = 0; b < first_new; b++) start[b + 1] += start[b] + 1;
     for (uint32_t k = first_new; k < n; k++) number[k] = start[before[k - first_new]]++;
     for (uint32_t b = 0; b < first_new; b++) number[b] = start[b];
-    for (uint32_t i = 0; i < n; i++) nodes[number[i]] = g->node[i];
-    uint32_t next = 0;
-    for (uint32_t i = 0; i < n; i++) {
-      const uint32_t first = nodes[i].first_out;
-      nodes[i].first_out = next;
-      for (uint32_t o = 0; o < nodes[i].n_out; o++, next++) {
-        value[first + o] = next;
-        values[next] = g->value[first + o];
-        values[next].node = i;
-      }
-    }
-    free(g->node);
-    free(g->value);
-    g->node = nodes;
-    g->value = values;
-    tern__graph_replace_all(g, value);
-    for (uint32_t i = 0; i < g->n_inputs; i++) g->input[i] = value[g->input[i]];
-    for (uint32_t i = 0; i < g->n_variables; i++) g->variable[i].node = number[g->variable[i].node];
+    rc = tern__graph_permute(g, number);
   } else {
-    free(nodes);
-    free(values);
+    rc = tern__fail(TERN_E_OOM, "simplify: out of host memory");
   }
   free(start);
-  free(value);
   free(number);
-  return ok ? TERN_OK : tern__fail(TERN_E_OOM, "simplify: out of host memory");
+  return rc;
 }
