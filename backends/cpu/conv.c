@@ -169,7 +169,7 @@ static tern_rc conv_run(const tern_kernel *kernel, const tern_launch *l) {
   const struct conv_kernel *const k = (const struct conv_kernel *)(const void *)kernel;
   struct conv_job j;
   read_job(k, l->words, l, &j);
-  if (k->cache && by_library(k, &j, l)) return TERN_OK;
+  if (conv_few(&j) || (k->cache && by_library(k, &j, l))) return TERN_OK;
   return conv_own(&j) ? TERN_OK : cpu_error(TERN_E_OOM, "conv: no memory for the rearranged filters of one launch");
 }
 

@@ -75,7 +75,38 @@ static inline __attribute__((always_inline)) void fold_step(const window *w, con
   }
   _mm512_mask_storeu_ps(out, have, best);
 }
+
+/* The extremes of windows of four, n vectors of neighbours. Of equal ones the first stays, as in fold_step */
+static inline __attribute__((always_inline)) void extreme_of_4(const window *w, const float *p, int64_t n, bool most,
+                                                               float *out) {
+  const float *const p0 = p + w->tap[0], *const p1 = p + w->tap[1], *const p2 = p + w->tap[2],
+                     *const p3 = p + w->tap[3];
+  for (int64_t i = 0; i < n * VF_N; i += VF_N) {
+    const __m512 a = _mm512_loadu_ps(p0 + i), b = _mm512_loadu_ps(p1 + i);
+    const __m512 c = _mm512_loadu_ps(p2 + i), d = _mm512_loadu_ps(p3 + i);
+    if (_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(c, d, _CMP_UNORD_Q)) {
+      fold_step(w, p + i, 1, VF_N, out + i);
+      continue;
+    }
+    const __m512 first = most ? _mm512_max_ps(b, a) : _mm512_min_ps(b, a);
+    const __m512 last = most ? _mm512_max_ps(d, c) : _mm512_min_ps(d, c);
+    _mm512_storeu_ps(out + i, most ? _mm512_max_ps(last, first) : _mm512_min_ps(last, first));
+  }
+}
+
+/* Whole vectors of a row by a faster way; returns how many results */
+static int64_t fold_vectors(const window *w, const float *p, float *out) {
+  const int64_t n = w->lanes / VF_N;
+  if (w->step != 1 || w->n_taps != 4 || w->op == TERN_OP_SUM) return 0;
+  extreme_of_4(w, p, n, w->op == TERN_OP_AMAX, out);
+  return n * VF_N;
+}
 #else
+static int64_t fold_vectors(const window *w, const float *p, float *out) {
+  (void)w, (void)p, (void)out;
+  return 0;
+}
+
 static inline __attribute__((always_inline)) void fold_step(const window *w, const float *p, int64_t step, int n,
                                                             float *out) {
   if (w->op == TERN_OP_SUM) {
@@ -98,7 +129,7 @@ static inline __attribute__((always_inline)) void fold_step(const window *w, con
 #endif
 
 static void fold_row(const window *w, const float *p, float *out) {
-  for (int64_t i = 0; i < w->lanes; i += VF_N) {
+  for (int64_t i = fold_vectors(w, p, out); i < w->lanes; i += VF_N) {
     const int n = w->lanes - i < VF_N ? (int)(w->lanes - i) : VF_N;
     if (w->step == 1)
       fold_step(w, p + i, 1, n, out + i);
@@ -134,14 +165,16 @@ static void run_maps(const window *w, float *x, const char *const *at, int64_t n
   }
 }
 
-/* Steps of one row to the next */
-static void next_row(const r_nest *r, int64_t *index, int64_t *at, const uint32_t *stream, uint32_t n) {
+/* Steps `by` rows on, at most to the end of the innermost dim of rows */
+static void next_rows(const r_nest *r, int64_t *index, int64_t *at, const uint32_t *stream, uint32_t n, int64_t by) {
   for (uint32_t d = r->rank - 1; d-- > 0;) {
     if (r->red_mask >> d & 1) continue;
-    const bool turn = ++index[d] == r->size[d];
-    for (uint32_t k = 0; k < n; k++) at[k] += r->stream[stream[k]].stride[d] * (turn ? 1 - r->size[d] : 1);
+    index[d] += by;
+    const bool turn = index[d] == r->size[d];
+    for (uint32_t k = 0; k < n; k++) at[k] += r->stream[stream[k]].stride[d] * (turn ? by - r->size[d] : by);
     if (!turn) return;
     index[d] = 0;
+    by = 1;
   }
 }
 
@@ -166,13 +199,19 @@ static void run_rows(void *ctx, int64_t lo, int64_t hi) {
     for (int64_t row = 0; row < most && !w->side[k].one; row++)
       memcpy(tiled[k] + row * w->lanes, (const char *)(intptr_t)at[1 + k], (size_t)w->lanes * sizeof(float));
   }
+  uint32_t inner = r->rank - 2; /* the innermost dim of rows */
+  while (inner > 0 && r->red_mask >> inner & 1) inner--;
   for (int64_t row = lo; row < hi;) {
     float *const out = w->out + row * w->lanes;
     const int64_t end = row + most < hi ? row + most : hi, first = row;
     for (uint32_t k = 0; k < w->n_sides && most == 1; k++) from[k] = (const char *)(intptr_t)at[1 + k];
-    for (; row < end; row++) {
-      fold_row(w, (const float *)(intptr_t)at[0], out + (row - first) * w->lanes);
-      next_row(r, index, at, stream, 1 + w->n_sides);
+    while (row < end) {
+      const int64_t left = most == 1 ? 1 : r->size[inner] - index[inner], n = left < end - row ? left : end - row;
+      const int64_t step = r->stream[w->in].stride[inner];
+      for (int64_t i = 0; i < n; i++)
+        fold_row(w, (const float *)(intptr_t)(at[0] + i * step), out + (row - first + i) * w->lanes);
+      next_rows(r, index, at, stream, 1 + w->n_sides, n);
+      row += n;
     }
     run_maps(w, out, from, (end - first) * w->lanes);
   }
