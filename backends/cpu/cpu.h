@@ -66,6 +66,9 @@ tern_rc cpu_dot_supports(const tern_region *); /* DOT (dot.c) */
 tern_rc cpu_dot_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
 tern_rc cpu_conv_supports(const tern_region *); /* CONV, CONV_DX, CONV_DW (conv*.c) */
 tern_rc cpu_conv_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
+tern_rc cpu_window_supports(const tern_region *); /* CONV and a nest that sees its result through windows
+                                                     (conv_window.c) */
+tern_rc cpu_window_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
 tern_rc cpu_index_supports(const tern_region *); /* GATHER, SORT, ARGSORT, SCATTER (index.c, sort.c, scatter.c) */
 tern_rc cpu_index_compile(const tern_region *, tern_kernel **, tern_kernel_info *);
 tern_rc cpu_scan_supports(const tern_region *); /* CUMSUM .. CUMMIN (scan.c) */

@@ -296,8 +296,8 @@ static const struct compiler {
   bool packed; /* knows packed layouts */
 } compilers[] = {{cpu_nest_supports, cpu_nest_compile, false},    {cpu_dot_supports, cpu_dot_compile, false},
                  {cpu_conv_supports, cpu_conv_compile, false},    {cpu_fuse_supports, cpu_fuse_compile, true},
-                 {cpu_static_supports, cpu_static_compile, true}, {cpu_index_supports, cpu_index_compile, false},
-                 {cpu_scan_supports, cpu_scan_compile, false}};
+                 {cpu_static_supports, cpu_static_compile, true}, {cpu_window_supports, cpu_window_compile, false},
+                 {cpu_index_supports, cpu_index_compile, false},  {cpu_scan_supports, cpu_scan_compile, false}};
 enum { N_COMPILERS = sizeof compilers / sizeof *compilers };
 
 /* The first that takes the region, or NULL */

@@ -97,16 +97,15 @@ static int64_t number(const tern__builder *b, uint32_t w) {
   return b->group && b->group->fixed ? b->group->fixed[w].i : TERN_SYM(w);
 }
 
-/* Argument a of the group. */
-static int group_arg(tern__builder *b, uint32_t a) {
-  const tern__group_arg *arg = &b->group->arg[a];
-  if (b->arg_value[a] >= 0) return b->arg_value[a];
+/* An argument of the group, or a view. */
+static int strided(tern__builder *b, const tern__group_arg *arg, uint32_t slot) {
   const int id = new_value(b, arg->kind, arg->dtype);
   if (id < 0) return -1;
   tern_value *v = &b->value[id];
   uint32_t word = arg->first_word;
-  v->slot = a;
+  v->slot = slot;
   v->rank = arg->rank;
+  v->offset = arg->offset;
   v->alias = arg->alias;
   for (int d = 0; d < arg->rank; d++) {
     const bool one = arg->size[d] == TERN__GROUP_ONE;
@@ -115,7 +114,12 @@ static int group_arg(tern__builder *b, uint32_t a) {
     if (v->shape[d] == 1) v->stride[d] = 0;
   }
   v->layout = arg->layout;
-  return b->arg_value[a] = id;
+  return id;
+}
+
+static int group_arg(tern__builder *b, uint32_t a) {
+  if (b->arg_value[a] < 0) b->arg_value[a] = strided(b, &b->group->arg[a], a);
+  return b->arg_value[a];
 }
 
 static int constant(tern__builder *b, tern_dtype dtype, tern_word w);
@@ -126,6 +130,10 @@ static int group_in(tern__builder *b, int i) {
   switch (o->how) {
   case TERN__GROUP_ARG: id = group_arg(b, o->index); break;
   case TERN__GROUP_RESULT: id = b->result[o->index][o->out]; break;
+  case TERN__GROUP_VIEW:
+    if (b->result[o->index][o->out] >= 0)
+      id = strided(b, &b->group->view[o->view], (uint32_t)b->result[o->index][o->out]);
+    break;
   case TERN__GROUP_CONST: id = constant(b, (tern_dtype)o->dtype, o->value); break;
   case TERN__GROUP_PARAM:
     id = new_value(b, TERN_V_PARAM, (tern_dtype)o->dtype);

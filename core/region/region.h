@@ -87,7 +87,7 @@ tern__region *tern__lower(const tern__request *q);
    come the words that the arguments' strides and the PARAMs name. The values of one connected component have one rank;
    position p of them has size first_size + p. */
 #define TERN__GROUP_ONE UINT16_MAX
-enum { TERN__GROUP_ARG = 1, TERN__GROUP_RESULT, TERN__GROUP_CONST, TERN__GROUP_PARAM };
+enum { TERN__GROUP_ARG = 1, TERN__GROUP_RESULT, TERN__GROUP_CONST, TERN__GROUP_PARAM, TERN__GROUP_VIEW };
 typedef struct tern__group_arg {
   uint8_t kind, dtype, rank;
   uint8_t literal;              /* bit d: stride[d] is compiled in */
@@ -95,11 +95,13 @@ typedef struct tern__group_arg {
   uint32_t first_word;          /* of the strides that are not literal */
   uint16_t size[TERN_MAX_RANK]; /* number of a size, or TERN__GROUP_ONE */
   int64_t stride[TERN_MAX_RANK];
+  int64_t offset;  /* of a view, in elements */
   uint64_t layout; /* packed; only with `fixed` */
 } tern__group_arg;
 typedef struct tern__group_operand {
   uint8_t how, out, dtype;
-  uint32_t index;  /* ARG: argument; RESULT: member (and its output `out`); PARAM: word */
+  uint16_t view;   /* VIEW: number of the view of that member's result */
+  uint32_t index;  /* ARG: argument; RESULT, VIEW: member (and its output `out`); PARAM: word */
   tern_word value; /* CONST */
 } tern__group_operand;
 typedef struct tern__group_member {
@@ -112,8 +114,8 @@ typedef struct tern__group_member {
 } tern__group_member;
 typedef struct tern__group {
   tern__group_member *member;
-  tern__group_arg *arg;
-  uint32_t n_members, n_args, n_sizes, n_words, flags;
+  tern__group_arg *arg, *view; /* views: of results in another component, which lie dense there */
+  uint32_t n_members, n_args, n_views, n_sizes, n_words, flags;
   const char *hint; /* of a single composite, else NULL */
   const tern_word *fixed; /* the launch words: sizes and strides are compiled in as those; NULL: they are words */
 } tern__group;

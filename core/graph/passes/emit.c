@@ -6,6 +6,7 @@
 #include "device/device.h"
 #include "device/trace.h"
 #include "graph/passes/emit.h"
+#include "graph/passes/fuse.h"
 #include "graph/passes/layout.h"
 #include "tensor/dtype.h"
 #include <stdio.h>
@@ -102,7 +103,7 @@ static tern__group_operand param(emitter *e, const tern__operand *o) {
 static bool made_inside(const emitter *e, uint32_t first_member, const tern__lgroup *g, uint32_t buffer,
                         tern__group_operand *o) {
   const tern__unit *u = e->u;
-  for (uint32_t m = first_member; m < e->n_members; m++) {
+  for (uint32_t m = first_member; m < e->n_members && m - first_member < g->n_ops; m++) {
     const tern__lop *op = &u->op[g->op[m - first_member]];
     for (uint32_t k = 0; k < op->n_out; k++)
       if (op->out[k] == buffer && !u->buffer[buffer].written_part) {
@@ -111,6 +112,25 @@ static bool made_inside(const emitter *e, uint32_t first_member, const tern__lgr
       }
   }
   return false;
+}
+
+/* Operand i as a view of what an earlier component keeps inside; false: it is not. */
+static bool seen_through(emitter *e, uint32_t comp, const tern__lop *op, int i, tern__group_operand *o) {
+  const tern__unit *u = e->u;
+  const tern__lgroup *g = &u->group[e->component[comp].group], *head = &u->group[g->head];
+  if (!g->windowed || !made_inside(e, 0, head, op->in[i], o)) return false;
+  argument a = argument_of(e, op, i, comp, 0);
+  const tern__operand *read = &op->q->arg[i];
+  int64_t stride[TERN_MAX_RANK];
+  if (!tern__window_of(u, head->op[o->index], op->in[i], op->q, read, stride, &a.offset)) return false;
+  for (int d = 0; d < read->rank; d++)
+    if (read->dim[d] != TERN__ONE && op->position[read->dim[d]] != NONE)
+      a.stride[op->position[read->dim[d]]] = stride[d];
+  o->how = TERN__GROUP_VIEW;
+  o->view = (uint16_t)e->n_views;
+  a.kind = TERN_V_VIEW;
+  e->view[e->n_views++] = a;
+  return true;
 }
 
 static bool add_member(emitter *e, uint32_t comp, uint32_t first_member, uint32_t index) {
@@ -133,6 +153,7 @@ static bool add_member(emitter *e, uint32_t comp, uint32_t first_member, uint32_
       continue;
     }
     if (made_inside(e, first_member, g, op->in[i], &m->in[i])) continue;
+    if (seen_through(e, comp, op, i, &m->in[i])) continue;
     const int32_t a = add_argument(e, argument_of(e, op, i, comp, own_base));
     if (a < 0) return false;
     m->in[i] = (tern__group_operand){.how = TERN__GROUP_ARG, .index = (uint32_t)a};
@@ -160,6 +181,9 @@ static int role_at(const tern__lop *op, int p) {
   return -1;
 }
 
+/* Arguments, then views */
+static argument *nth(const emitter *e, uint32_t i) { return i < e->n_args ? &e->arg[i] : &e->view[i - e->n_args]; }
+
 static bool mergeable(const emitter *e, uint32_t comp, int p) {
   const tern__unit *u = e->u;
   const tern__lgroup *g = &u->group[e->component[comp].group];
@@ -168,6 +192,7 @@ static bool mergeable(const emitter *e, uint32_t comp, int p) {
     const int role = role_at(op, p), next = role_at(op, p + 1);
     if (spans(op, p) != spans(op, p + 1) || role != next || role == TERN__ROLE_FIXED) return false;
   }
+  if (u->group[e->component[comp].group].windowed) return false; /* which dim of the view steps where must show */
   for (uint32_t i = 0; i < e->n_args; i++) {
     const argument *a = &e->arg[i];
     if (a->component != comp) continue;
@@ -197,8 +222,8 @@ static void merge(emitter *e, uint32_t comp) {
     }
     c->merged[p] = (uint8_t)(c->rank - 1);
   }
-  for (uint32_t i = 0; i < e->n_args; i++) {
-    argument *a = &e->arg[i];
+  for (uint32_t i = 0; i < e->n_args + e->n_views; i++) {
+    argument *a = nth(e, i);
     if (a->component != comp) continue;
     int kept = 0;
     for (int d = 0; d < a->rank; d++) {
@@ -216,8 +241,8 @@ static void merge(emitter *e, uint32_t comp) {
   if (c->rank) return;
   c->rank = 1; /* all of it is one element */
   c->size[0] = 1;
-  for (uint32_t i = 0; i < e->n_args; i++) {
-    argument *a = &e->arg[i];
+  for (uint32_t i = 0; i < e->n_args + e->n_views; i++) {
+    argument *a = nth(e, i);
     if (a->component != comp) continue;
     a->rank = 1;
     a->at[0] = 0;
@@ -244,11 +269,13 @@ static bool fits_int32(const emitter *e) {
   return true;
 }
 
-static const char *name_of(tern__unit *u, const uint32_t *op, uint32_t n) {
+/* Of an optimiser's updates the first stands for all. */
+static const char *name_of(tern__unit *u, uint32_t group) {
   char text[256];
   size_t at = 0;
-  for (uint32_t i = 0; i < n && at < sizeof text - 48; i++)
-    at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "+" : "", u->op[op[i]].q->op->name);
+  for (uint32_t k = group; k != TERN__NO && (k == group || u->group[k].windowed); k = u->group[k].sibling)
+    for (uint32_t i = 0; i < u->group[k].n_ops && at < sizeof text - 48; i++)
+      at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? "+" : "", u->op[u->group[k].op[i]].q->op->name);
   if (at >= sizeof text - 48) snprintf(text + at, sizeof text - at, "+...");
   char *name = tern__unit_alloc(u, strlen(text) + 1, 1);
   return name ? strcpy(name, text) : "fused";
@@ -284,9 +311,7 @@ static tern__kernel_class *compiled(tern__unit *u, tern__device *d, tern__region
 }
 
 int64_t tern__emit_size(const emitter *e, const argument *a, int d) {
-  return a->at[d] == NONE  ? 1
-         : a->at[d] < OWN ? e->component[a->component].size[a->at[d]]
-                          : e->own[a->at[d] - OWN];
+  return a->at[d] == NONE ? 1 : a->at[d] < OWN ? e->component[a->component].size[a->at[d]] : e->own[a->at[d] - OWN];
 }
 
 /* Words: sizes of the components, own sizes, strides, parameters. */
@@ -300,18 +325,20 @@ static tern_rc number(emitter *e) {
   }
   const uint32_t first_own = g->n_sizes;
   g->n_sizes += e->n_own;
-  tern_word *word = tern__unit_alloc(u, g->n_sizes + e->n_args * TERN_MAX_RANK + e->n_params + 1, sizeof *word);
-  tern__group_arg *arg = tern__unit_alloc(u, e->n_args + 1, sizeof *arg);
+  const uint32_t n_strided = e->n_args + e->n_views;
+  tern_word *word = tern__unit_alloc(u, g->n_sizes + n_strided * TERN_MAX_RANK + e->n_params + 1, sizeof *word);
+  tern__group_arg *arg = tern__unit_alloc(u, n_strided + 1, sizeof *arg);
   if (!word || !arg) return TERN_E_OOM;
   for (uint32_t c = 0; c < e->n_components; c++)
     for (int p = 0; p < e->component[c].rank; p++) word[g->n_words++].i = e->component[c].size[p];
   for (uint32_t i = 0; i < e->n_own; i++) word[g->n_words++].i = e->own[i];
-  for (uint32_t i = 0; i < e->n_args; i++) {
-    const argument *a = &e->arg[i];
+  for (uint32_t i = 0; i < n_strided; i++) {
+    const argument *a = nth(e, i);
     const component *c = &e->component[a->component];
     const bool anchor = u->group[c->group].anchored;
     arg[i] = (tern__group_arg){
         .kind = a->kind, .dtype = a->dtype, .rank = a->rank, .alias = a->alias, .first_word = g->n_words};
+    arg[i].offset = i < e->n_args ? 0 : a->offset;
     for (int d = 0; d < a->rank; d++) {
       arg[i].size[d] = a->at[d] == NONE ? TERN__GROUP_ONE
                        : a->at[d] < OWN ? (uint16_t)(c->first_size + a->at[d])
@@ -338,6 +365,8 @@ static tern_rc number(emitter *e) {
         if (member->in[k].how == TERN__GROUP_PARAM) member->in[k].index += e->first_param;
     }
   g->arg = arg;
+  g->view = arg + e->n_args;
+  g->n_views = e->n_views;
   g->flags = TERN_R_DETERMINISTIC | (fits_int32(e) ? TERN_R_IDX32 : 0);
   e->word = word;
   return TERN_OK;
@@ -405,11 +434,12 @@ tern_rc tern__emit_gather(tern__unit *u, uint32_t group, emitter **out) {
   e->u = u;
   e->component = tern__unit_alloc(u, n_components, sizeof *e->component);
   e->arg = tern__unit_alloc(u, n_operands < MAX_ARGS ? n_operands + 1 : MAX_ARGS, sizeof *e->arg);
+  e->view = tern__unit_alloc(u, n_operands + 1, sizeof *e->view);
   e->own = tern__unit_alloc(u, OWN * 2, sizeof *e->own);
   e->member = tern__unit_alloc(u, n_ops, sizeof *e->member);
   e->dynamic = tern__unit_alloc(u, n_operands + 1, sizeof *e->dynamic);
   e->param = tern__unit_alloc(u, n_operands + 1, sizeof *e->param);
-  if (!e->component || !e->arg || !e->own || !e->member || !e->dynamic || !e->param) return TERN_E_OOM;
+  if (!e->component || !e->arg || !e->view || !e->own || !e->member || !e->dynamic || !e->param) return TERN_E_OOM;
   for (uint32_t k = group; k != TERN__NO; k = u->group[k].sibling) {
     e->component[e->n_components++].group = k;
     const uint32_t first = e->n_members;
@@ -420,7 +450,7 @@ tern_rc tern__emit_gather(tern__unit *u, uint32_t group, emitter **out) {
   bool writes = false; /* dead code, where simplification is off: no region without results; op by op */
   for (uint32_t i = 0; i < e->n_args; i++) writes = writes || e->arg[i].kind == TERN_V_OUT;
   if (!writes) return TERN_OK;
-  e->name = name_of(u, u->group[group].op, u->group[group].n_ops);
+  e->name = name_of(u, group);
   const tern_rc rc = number(e);
   if (!rc) *out = e;
   return rc;
@@ -499,6 +529,26 @@ static tern_rc emit_apart(tern__unit *u, uint32_t group) {
   return rc;
 }
 
+static tern_rc emit_one(tern__unit *u, uint32_t group);
+
+/* A refused anchor and the nest that reads it through windows: two launches, and what is between them is in memory. */
+static tern_rc emit_two(tern__unit *u, uint32_t group) {
+  const uint32_t nest = u->group[group].sibling;
+  part_ways(u, group);
+  u->group[group].sibling = TERN__NO;
+  u->group[nest].windowed = u->group[nest].dead = false;
+  u->group[nest].head = nest;
+  for (uint32_t i = 0; i < u->group[nest].n_ops; i++) {
+    const tern__lop *op = &u->op[u->group[nest].op[i]];
+    for (uint32_t k = 0; k < op->n_in; k++) {
+      tern__lbuffer *b = op->in[k] == TERN__NO ? NULL : &u->buffer[op->in[k]];
+      if (b && b->maker != TERN__NO && u->op[b->maker].group == group) b->n_grouped--;
+    }
+  }
+  const tern_rc rc = emit_one(u, group);
+  return rc ? rc : emit_one(u, nest);
+}
+
 /* A refused anchor goes alone and its maps become a nest, whose positions go by memory order. */
 static void drop_anchor(tern__unit *u, uint32_t group) {
   tern__lgroup *g = &u->group[group];
@@ -528,6 +578,7 @@ static tern_rc emit_one(tern__unit *u, uint32_t group) {
   tern_rc rc = emit_group(u, group, &step);
   if (rc || step) return rc;
   if (laid) return tern__fail(TERN_E_INTERNAL, "graph: %s is refused with its arrays packed", e->name);
+  if (g->sibling != TERN__NO && u->group[g->sibling].windowed) return emit_two(u, group);
   if (g->anchored && g->n_ops > 1 && !(rc = emit_single(u, group, g->op[0]))) {
     drop_anchor(u, group);
     if (u->layout) u->layout->emitter[group] = NULL;

@@ -26,8 +26,8 @@ typedef struct tern__emitter {
   tern__unit *u;
   tern__emit_component *component;
   uint32_t n_components;
-  tern__emit_arg *arg;
-  uint32_t n_args;
+  tern__emit_arg *arg, *view; /* views: of results of the first component, with strides in elements of these as dense */
+  uint32_t n_args, n_views;
   int64_t *own; /* sizes that only anchors have */
   uint32_t n_own;
   tern__group_member *member;

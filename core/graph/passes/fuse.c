@@ -5,18 +5,13 @@
    kind (a whole optimiser step) become siblings: several components, one launch. */
 #include "base/alloc.h"
 #include "device/device.h"
-#include "graph/passes/low.h"
+#include "graph/passes/fuse.h"
 #include "tensor/dtype.h"
 #include <stdlib.h>
 
 enum { NONE = 255, MAX_PRIMS = 200, MAX_OPS = 96, MAX_ARGS = 48 };
 
-typedef struct fuser {
-  tern__unit *u;
-  uint32_t *readers, *first_reader; /* ops that read each buffer, by buffer */
-  uint32_t *mark, stamp;            /* of the walk, by op */
-  uint32_t *stack;
-} fuser;
+typedef tern__fuser fuser;
 
 /* ---- dependence ---- */
 
@@ -29,8 +24,7 @@ static void push_deps(fuser *f, uint32_t x, uint32_t *top) {
   }
 }
 
-/* Whether op y, or the group that it is in, needs op `target` (or, with group != NO, anything of that group). */
-static bool needs(fuser *f, uint32_t y, uint32_t target, uint32_t group) {
+bool tern__fuse_needs(fuser *f, uint32_t y, uint32_t target, uint32_t group) {
   tern__unit *u = f->u;
   uint32_t top = 0;
   if (f->mark[y] == f->stamp) return false;
@@ -67,7 +61,7 @@ static bool needs_group(fuser *f, uint32_t a, uint32_t b) {
       for (uint32_t d = 0; d < op->n_deps; d++) {
         const uint32_t of = u->op[op->dep[d]].group;
         if (of != TERN__NO && u->group[of].head == u->group[a].head) continue;
-        if (needs(f, op->dep[d], TERN__NO, b)) return true;
+        if (tern__fuse_needs(f, op->dep[d], TERN__NO, b)) return true;
       }
     }
   return false;
@@ -82,7 +76,7 @@ static bool between_back(fuser *f, uint32_t group, uint32_t x) {
     for (uint32_t d = 0; d < u->op[g->op[i]].n_deps; d++) {
       const uint32_t y = u->op[g->op[i]].dep[d];
       if (y == x || u->op[y].group == group) continue;
-      if (needs(f, y, x, TERN__NO)) return true;
+      if (tern__fuse_needs(f, y, x, TERN__NO)) return true;
     }
   return false;
 }
@@ -93,7 +87,7 @@ static bool between_forward(fuser *f, uint32_t group, uint32_t x) {
   f->stamp++;
   for (uint32_t d = 0; d < u->op[x].n_deps; d++) {
     const uint32_t y = u->op[x].dep[d];
-    if (u->op[y].group != group && needs(f, y, TERN__NO, group)) return true;
+    if (u->op[y].group != group && tern__fuse_needs(f, y, TERN__NO, group)) return true;
   }
   return false;
 }
@@ -543,5 +537,6 @@ tern_rc tern__unit_fuse(tern__unit *u) {
   }
   for (uint32_t k = 0; k < u->n_groups; k++) qsort(u->group[k].op, u->group[k].n_ops, sizeof(uint32_t), ascending);
   if (on) make_siblings(&f);
+  if (on) tern__fuse_windows(&f);
   return TERN_OK;
 }

@@ -81,6 +81,7 @@ typedef struct tern__lgroup {
   uint32_t sibling; /* next group that is launched with this one; TERN__NO */
   uint32_t head;    /* the first of the groups that are launched together: itself */
   bool dead;        /* merged into another */
+  bool windowed;    /* reads what its head keeps inside, through windows */
   struct tern__device *device;
 } tern__lgroup;
 

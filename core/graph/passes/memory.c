@@ -76,7 +76,8 @@ static bool ready(const tern__unit *u, uint32_t head, const uint32_t *heads, con
 
 static bool is_eager(const tern__unit *u, uint32_t head) {
   const tern__lop *op = &u->op[u->group[head].op[0]];
-  return op->kind == TERN__L_MOVE || (op->device && op->device->queue);
+  const bool control = op->kind == TERN__L_COND || op->kind == TERN__L_WHILE; /* stay in turn: they may draw */
+  return op->kind == TERN__L_MOVE || (op->device && op->device->queue && !control);
 }
 
 /* With several devices, what runs beside the host (launches on queues, moves) is begun as soon as what it needs is
@@ -226,7 +227,9 @@ tern_rc tern__unit_order(tern__unit *u) {
       if (op->in[k] == TERN__NO) continue;
       tern__lbuffer *b = &u->buffer[op->in[k]];
       first_reader[op->in[k] + 2]++;
-      b->n_grouped += b->maker != TERN__NO && u->op[b->maker].group == op->group;
+      if (b->maker == TERN__NO) continue;
+      const uint32_t maker = u->op[b->maker].group;
+      b->n_grouped += maker == op->group || (u->group[op->group].windowed && u->group[op->group].head == maker);
     }
   }
   for (uint32_t b = 0; b < u->n_buffers; b++) first_reader[b + 2] += first_reader[b + 1];
