@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-  MOST_CHANNELS = 4,
+  MOST_CHANNELS = 2,     /* from three on the library is faster */
   MOST_ELEMENTS = 256,   /* of one filter */
   MOST_FLOATS = 1 << 15, /* of the rows of x that an output row needs */
   GRAIN = 1 << 18        /* multiplications of a piece */
@@ -27,7 +27,7 @@ struct few {
 static inline __attribute__((always_inline)) void tile(const struct few *f, const float *x, const float *w, float *y,
                                                        const int pixels, const int wide) {
   const int64_t across = f->across, along = f->along;
-  vf sum[8][2];
+  vf sum[14][2];
   for (int i = 0; i < pixels; i++)
     for (int v = 0; v < wide; v++) sum[i][v] = vf_set(0);
   for (int e = 0; e < f->n; e++) {
@@ -60,15 +60,17 @@ static inline __attribute__((always_inline)) void tiles(const struct few *f, con
 
 static int64_t waste(int64_t n, int pixels) { return (pixels - n % pixels) % pixels; }
 
+/* Wide tiles for 32 registers: 28 sums, 2 filters, 1 element of x */
 static void row_of_tiles(const struct few *f, const float *x, float *y) {
   const int64_t n = f->j->out[1];
-  if (VF_N < 16 || n < 7) {
-    n < 4 ? tiles(f, x, y, 1) : tiles(f, x, y, 4);
-  } else if (n < 8 || waste(n, 7) < waste(n, 8)) {
-    tiles(f, x, y, 7);
-  } else {
+  if (n < 4)
+    tiles(f, x, y, 1);
+  else if (VF_N < 16 || n < 8)
+    tiles(f, x, y, 4);
+  else if (n < 14 || waste(n, 8) * 2 < waste(n, 14))
     tiles(f, x, y, 8);
-  }
+  else
+    tiles(f, x, y, 14);
 }
 
 /* ---- rows ---- */
