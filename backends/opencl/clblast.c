@@ -106,6 +106,7 @@ tern_rc ocl_clblast_ready(tern_dev *dev, uint32_t dtype) {
 }
 
 tern_rc ocl_clblast_gemm(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
+  if (q->recording) return ocl_record_gemm(q, dtype, g);
   size_t size = 0;
   pthread_mutex_lock(&library.lock);
   cl_int err = temp_size(&q->q, dtype, g, &size);

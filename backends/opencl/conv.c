@@ -191,7 +191,7 @@ static tern_rc run_gather(tern_dev *dev, tern_queue *q, const conv_kernel *k, co
   const int64_t *ts = s->size[to];
   if (is_plain(k, s)) {
     const bool depth = is_depth(k, s);
-    ocl_call c = {.kernel = depth ? k->depth : k->plain};
+    ocl_call c = ocl_call_of(q, depth ? k->depth : k->plain);
     arg_array(&c, k, l, from);
     arg_array(&c, k, l, W);
     arg_result(&c, k, l, s);
@@ -204,14 +204,14 @@ static tern_rc run_gather(tern_dev *dev, tern_queue *q, const conv_kernel *k, co
     const int64_t each = depth ? k->shape.width : 1;
     return ocl_run1(dev, q, &c, "CONV", (uint64_t)(ts[0] * ts[1] * ts[2] * ts[3] / each), CONV_LOCAL);
   }
-  ocl_call p = {.kernel = k->pack};
+  ocl_call p = ocl_call_of(q, k->pack);
   arg_array(&p, k, l, W);
   ocl_arg_at(&p, &l->workspace, acc_bytes(k));
   LONGS(&p, k->groups, made(k, s), back ? s->per_o : s->per_c, s->size[W][2], s->size[W][3]);
   filter_steps(k, s, &p);
   const tern_rc rc = ocl_run1(dev, q, &p, "CONV (packing)", (uint64_t)(packed(k, s) / lanes_of(k)), CONV_LOCAL);
   if (rc) return rc;
-  ocl_call c = {.kernel = k->block};
+  ocl_call c = ocl_call_of(q, k->block);
   arg_array(&c, k, l, from);
   ocl_arg_at(&c, &l->workspace, acc_bytes(k));
   arg_result(&c, k, l, s);
@@ -263,7 +263,7 @@ static tern_rc run_weights(tern_dev *dev, tern_queue *q, const conv_kernel *k, c
   memcpy(steps, s->stride[Y], sizeof steps);
   const tern_arg sums = {l->workspace.mem, l->workspace.offset + p.y_bytes};
   if (p.pack) {
-    ocl_call c = {.kernel = k->pack};
+    ocl_call c = ocl_call_of(q, k->pack);
     arg_array(&c, k, l, Y);
     ocl_arg_at(&c, &l->workspace, acc_bytes(k));
     LONGS(&c, y[0], k->groups, s->per_o, y[2], y[3], steps[0], steps[1], steps[2], steps[3]);
@@ -275,7 +275,7 @@ static tern_rc run_weights(tern_dev *dev, tern_queue *q, const conv_kernel *k, c
     steps[2] = steps[3] * y[3];
     steps[0] = steps[2] * y[2];
   }
-  ocl_call c = {.kernel = p.depth ? k->depth : p.plain ? k->plain : k->block};
+  ocl_call c = ocl_call_of(q, p.depth ? k->depth : p.plain ? k->plain : k->block);
   arg_array(&c, k, l, X);
   if (p.pack)
     ocl_arg_at(&c, &l->workspace, acc_bytes(k));
@@ -287,7 +287,7 @@ static tern_rc run_weights(tern_dev *dev, tern_queue *q, const conv_kernel *k, c
         s->stride[X][3], steps[0], steps[1], steps[2], steps[3], p.rows, p.chunks);
   tern_rc rc = ocl_run1(dev, q, &c, "CONV_DW", (uint64_t)(p.items * p.chunks), p.plain ? CONV_LOCAL : local_of(k));
   if (rc) return rc;
-  ocl_call e = {.kernel = k->sum};
+  ocl_call e = ocl_call_of(q, k->sum);
   ocl_arg_at(&e, &sums, acc_bytes(k));
   arg_result(&e, k, l, s);
   LONGS(&e, k->groups, s->per_o, s->per_c, w[2], w[3], p.wide, p.chunks);

@@ -53,6 +53,11 @@ tern_rc ocl_copy(tern_dev *dev, tern_queue *q, const tern_copy *c) {
   if (!c->size) return TERN_OK;
   tern_rc rc = c->src ? check_range(dev, c->src, c->src_off, c->size, "copy from") : TERN_OK;
   if (!rc && c->dst) rc = check_range(dev, c->dst, c->dst_off, c->size, "copy to");
+  if (!rc && c->src == c->dst && c->src_off < c->dst_off + c->size && c->dst_off < c->src_off + c->size) {
+    if (c->src_off == c->dst_off) return TERN_OK;
+    return ocl_error(dev->drv, dev->id, TERN_E_ARG, "source and destination of a copy overlap");
+  }
+  if (!rc && q->recording) return ocl_record_copy(dev, q, c);
   if (!rc) rc = ocl_queue_enter(q);
   if (rc) return rc;
   cl_int err;
@@ -62,10 +67,6 @@ tern_rc ocl_copy(tern_dev *dev, tern_queue *q, const tern_copy *c) {
     err = clEnqueueReadBuffer(q->q, c->src->buffer, CL_FALSE, (size_t)c->src_off, (size_t)c->size, c->host_dst, 0, NULL,
                               NULL);
   } else {
-    if (c->src == c->dst && c->src_off < c->dst_off + c->size && c->dst_off < c->src_off + c->size) {
-      if (c->src_off == c->dst_off) return TERN_OK;
-      return ocl_error(dev->drv, dev->id, TERN_E_ARG, "source and destination of a copy overlap");
-    }
     err = clEnqueueCopyBuffer(q->q, c->src->buffer, c->dst->buffer, (size_t)c->src_off, (size_t)c->dst_off,
                               (size_t)c->size, 0, NULL, NULL);
   }
@@ -83,6 +84,7 @@ tern_rc ocl_fill(tern_dev *dev, tern_queue *q, tern_mem *mem, uint64_t off, uint
         pat_size, (unsigned long long)off, (unsigned long long)size);
   if (!size) return TERN_OK;
   tern_rc rc = check_range(dev, mem, off, size, "fill");
+  if (!rc && q->recording) return ocl_record_fill(dev, q, mem, off, size, pat, pat_size);
   if (!rc) rc = ocl_queue_enter(q);
   if (rc) return rc;
   const cl_int err = clEnqueueFillBuffer(q->q, mem->buffer, pat, pat_size, (size_t)off, (size_t)size, 0, NULL, NULL);

@@ -47,6 +47,7 @@ tern_rc ocl_device_open(tern_drv *drv, uint32_t i, tern_dev **out) {
   dev->lean = pocl && ocl_is_cpu(id);
   dev->late = pocl;
   dev->keep = drv->cache_dir && (!pocl || !strcmp(ocl_option(drv, "cache", "auto"), "always"));
+  ocl_replays_open(dev);
   *out = dev;
   return TERN_OK;
 }

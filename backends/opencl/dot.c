@@ -184,7 +184,7 @@ static tern_rc run_one(tern_dev *dev, tern_queue *q, const dot_kernel *k, const 
                        const dot_plan *p) {
   const dot_form form = p->form;
   const tern_arg to = result_of(k, l, p);
-  ocl_call c = {.kernel = form == DOT_TILED ? k->tiled : form == DOT_ROW ? k->row : k->plain};
+  ocl_call c = ocl_call_of(q, form == DOT_TILED ? k->tiled : form == DOT_ROW ? k->row : k->plain);
   ocl_arg_at(&c, &l->args[k->a.slot], ocl_item_size(k->shape.in));
   ocl_arg_at(&c, &l->args[k->b.slot], ocl_item_size(k->shape.in));
   ocl_arg_at(&c, &to, ocl_item_size(k->shape.out));
@@ -204,7 +204,7 @@ static tern_rc run_one(tern_dev *dev, tern_queue *q, const dot_kernel *k, const 
 static tern_rc run_pack(tern_dev *dev, tern_queue *q, const dot_kernel *k, const tern_launch *l, const dot_sizes *s,
                         const dot_plan *p, uint32_t i, uint64_t at) {
   const int64_t lanes = i ? p->cols : p->rows, n = i ? s->n : s->m;
-  ocl_call c = {.kernel = k->pack};
+  ocl_call c = ocl_call_of(q, k->pack);
   ocl_arg_at(&c, &l->args[i ? k->b.slot : k->a.slot], ocl_item_size(k->shape.in));
   ocl_arg_mem(&c, l->workspace.mem->buffer);
   ocl_arg_long(&c, (int64_t)((l->workspace.offset + at) / acc_size(k)));
@@ -236,7 +236,7 @@ static tern_rc run_piece(tern_dev *dev, tern_queue *q, const dot_kernel *k, cons
                          const dot_plan *p, const dot_operands *o, int64_t at, int64_t depth) {
   const int64_t ni = (s->m + p->rows - 1) / p->rows, nj = (s->n + p->cols - 1) / p->cols;
   const uint32_t item = acc_size(k);
-  ocl_call c = {.kernel = p->few ? k->block1 : k->block};
+  ocl_call c = ocl_call_of(q, p->few ? k->block1 : k->block);
   ocl_arg_mem(&c, o->a->mem->buffer);
   ocl_arg_long(&c, (int64_t)(o->a->offset / item) + at * o->acs);
   ocl_arg_mem(&c, o->b->mem->buffer);

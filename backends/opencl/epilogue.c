@@ -106,7 +106,7 @@ tern_rc ocl_epilogue_finish(tern_dev *dev, tern_queue *q, const ocl_epilogue *e,
   const bool cpu = ocl_is_cpu(dev->id);
   const int64_t piece = cpu ? FINISH_RUN : 1;
   uint64_t items = (uint64_t)((size[rank - 1] + piece - 1) / piece);
-  ocl_call c = {.kernel = e->finish};
+  ocl_call c = ocl_call_of(q, e->finish);
   ocl_arg_at(&c, product, ocl_item_size(dtype));
   ocl_arg_long(&c, piece);
   for (uint32_t d = 0; d < rank; d++) ocl_arg_long(&c, size[d]);

@@ -63,7 +63,7 @@ static tern_rc gather_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, co
   if (rc) return rc;
   const tern_word *w = l->words;
   const uint32_t item = ocl_item_size(k->data.dtype);
-  ocl_call c = {.kernel = k->kernel};
+  ocl_call c = ocl_call_of(q, k->kernel);
   ocl_arg_at(&c, &l->args[k->data.slot], item);
   ocl_arg_at(&c, &l->args[k->index.slot], ocl_item_size(k->index.dtype));
   ocl_arg_at(&c, &l->args[k->out.slot], item);

@@ -54,9 +54,10 @@ tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *word
 
 tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
   if (!ocl_alive()) return ocl_forked(dev->drv);
+  tern_kernel *mine = (tern_kernel *)(uintptr_t)k; /* its cl_kernels hold arguments: changed under the lock only */
+  if (q->recording) return ocl_record_launch(dev, q, mine, l);
   tern_rc rc = ocl_queue_enter(q);
   if (rc) return rc;
-  tern_kernel *mine = (tern_kernel *)(uintptr_t)k; /* its cl_kernels hold arguments: changed under the lock only */
   pthread_mutex_lock(&mine->lock);
   rc = mine->launch(dev, q, mine, l);
   pthread_mutex_unlock(&mine->lock);
@@ -88,9 +89,8 @@ tern_rc ocl_kernel_alloc(tern_dev *dev, size_t size, const char *source, const c
   return TERN_OK;
 }
 
-/* Whether this is the first launch of a kernel over this kind of range. A table that is full answers yes: a wait too
-   many. */
-static bool first_launch(tern_dev *dev, cl_kernel kernel, cl_uint dims, const size_t *global) {
+/* A table that is full answers yes: a wait too many. */
+bool ocl_first_launch(tern_dev *dev, cl_kernel kernel, cl_uint dims, const size_t *global) {
   bool wide = false; /* PoCL makes another variant of a kernel for ranges past 65535 */
   for (cl_uint d = 0; d < dims; d++) wide |= global[d] > 65535;
   const uintptr_t entry = (uintptr_t)kernel | wide;
@@ -113,8 +113,9 @@ tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_
     if (!groups[d] || __builtin_mul_overflow(groups[d], local[d], &global[d]))
       return ocl_error(dev->drv, dev->id, TERN_E_ARG, "%s: a range of %zu groups of %zu", what, groups[d], local[d]);
   }
+  if (c->command) return ocl_record_run(dev, c, what, dims, global, local);
   cl_int err = clEnqueueNDRangeKernel(q->q, c->kernel, dims, NULL, global, local, 0, NULL, NULL);
-  if (err == CL_SUCCESS && dev->late && first_launch(dev, c->kernel, dims, global)) err = clFinish(q->q);
+  if (err == CL_SUCCESS && dev->late && ocl_first_launch(dev, c->kernel, dims, global)) err = clFinish(q->q);
   return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, what, err);
 }
 

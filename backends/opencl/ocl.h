@@ -4,6 +4,7 @@
 #define TERN_OCL_H_
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
+#include <CL/cl_ext.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -54,6 +55,16 @@ tern_rc ocl_forked(const tern_drv *drv); /* the refusal */
 /* ---- device.c, memory.c ---- */
 
 typedef struct ocl_program ocl_program;
+/* How recorded launches are run, and the entry points of cl_khr_command_buffer where that is used. */
+typedef struct ocl_replays {
+  bool list, buffer;
+  bool overlap; /* a command buffer may be enqueued while it runs */
+  clCreateCommandBufferKHR_fn create;
+  clCommandNDRangeKernelKHR_fn kernel;
+  clFinalizeCommandBufferKHR_fn finalize;
+  clEnqueueCommandBufferKHR_fn enqueue;
+  clReleaseCommandBufferKHR_fn release;
+} ocl_replays;
 enum { SETTLED = 8192 };
 struct tern_dev {
   tern_drv *drv;
@@ -71,6 +82,7 @@ struct tern_dev {
   atomic_ullong used;                /* bytes of all buffers */
   atomic_uint freed;                 /* buffers that were freed: a handle may come back as another buffer's */
   atomic_int clblast[2];             /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
+  ocl_replays replays;               /* set at open */
 };
 struct tern_mem {
   cl_mem buffer;
@@ -114,6 +126,7 @@ struct tern_queue {
   uint32_t stage_half, stage_used;
   cl_mem gemm_temp; /* CLBlast's temporary memory, grown when needed */
   size_t gemm_temp_size;
+  tern_program *recording; /* between program_begin and program_end */
 };
 tern_rc ocl_queue_open(tern_dev *dev, uint32_t flags, tern_queue **out);
 void ocl_queue_close(tern_dev *dev, tern_queue *q);
@@ -182,12 +195,23 @@ tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const ter
 void ocl_kernel_free(tern_dev *dev, tern_kernel *k);
 
 /* Set arguments in order, then run: the first error is kept in rc and reported by ocl_run. */
+typedef struct ocl_command ocl_command;
 typedef struct ocl_call {
   cl_kernel kernel;
   cl_uint n;
   cl_int rc;
+  ocl_command *command; /* of a recording, else NULL */
 } ocl_call;
+ocl_call ocl_record_call(tern_queue *q, cl_kernel kernel);
+void ocl_record_arg(ocl_call *c, size_t size, const void *value);
+static inline ocl_call ocl_call_of(tern_queue *q, cl_kernel kernel) {
+  return q->recording ? ocl_record_call(q, kernel) : (ocl_call){.kernel = kernel};
+}
 static inline void ocl_arg(ocl_call *c, size_t size, const void *value) {
+  if (c->command) {
+    ocl_record_arg(c, size, value);
+    return;
+  }
   const cl_int rc = clSetKernelArg(c->kernel, c->n++, size, value);
   if (rc != CL_SUCCESS && c->rc == CL_SUCCESS) c->rc = rc;
 }
@@ -206,6 +230,10 @@ typedef struct ocl_set {
 /* Sets argument c->n, unless it has that value. */
 static inline void ocl_arg_kept(ocl_call *c, const tern_dev *dev, ocl_set *set, size_t size, const void *value,
                                 bool buffer) {
+  if (c->command) {
+    ocl_record_arg(c, size, value);
+    return;
+  }
   ocl_set now = {.size = (uint32_t)size,
                  .freed = buffer ? atomic_load_explicit(&dev->freed, memory_order_relaxed) : 0};
   memcpy(&now.value, value, size);
@@ -229,8 +257,26 @@ tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_
                 const size_t *local);
 /* One dimension of at least `items` work-items in groups of `local`. */
 tern_rc ocl_run1(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, uint64_t items, size_t local);
+/* Whether this is the first launch of a kernel over this kind of range. */
+bool ocl_first_launch(tern_dev *dev, cl_kernel kernel, cl_uint dims, const size_t *global);
 /* Check a launch against the region: argument count and buffers present. */
 tern_rc ocl_check_launch(tern_dev *dev, const tern_launch *l, uint32_t n_args, uint64_t workspace);
+
+/* ---- replay.c: launches that are recorded and run again. The calls of a queue that records come here ---- */
+
+tern_rc ocl_program_begin(tern_dev *dev, tern_queue *q);
+tern_rc ocl_program_end(tern_dev *dev, tern_queue *q, tern_program **out);
+tern_rc ocl_program_update(tern_dev *dev, tern_program *p, uint32_t nth, const tern_launch *l);
+tern_rc ocl_program_run(tern_dev *dev, tern_queue *q, const tern_program *p);
+void ocl_program_free(tern_dev *dev, tern_program *p);
+tern_rc ocl_record_launch(tern_dev *dev, tern_queue *q, tern_kernel *k, const tern_launch *l);
+tern_rc ocl_record_run(tern_dev *dev, ocl_call *c, const char *what, cl_uint dims, const size_t *global,
+                       const size_t *local);
+tern_rc ocl_record_copy(tern_dev *dev, tern_queue *q, const tern_copy *c);
+tern_rc ocl_record_fill(tern_dev *dev, tern_queue *q, tern_mem *mem, uint64_t off, uint64_t size, const void *pat,
+                        uint32_t pat_size);
+cl_mem ocl_record_flag(tern_queue *q);
+void ocl_replays_open(tern_dev *dev); /* buffer.c */
 
 /* ---- types.c: element types in OpenCL C ---- */
 
@@ -276,5 +322,6 @@ typedef struct ocl_gemm { /* row-major, sizes and leading dimensions in elements
   bool a_t, b_t;
   cl_mem a, b, c;
 } ocl_gemm;
+tern_rc ocl_record_gemm(tern_queue *q, uint32_t dtype, const ocl_gemm *g);
 tern_rc ocl_clblast_gemm(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl_gemm *g);
 #endif

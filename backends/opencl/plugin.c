@@ -170,6 +170,9 @@ static const tern_option options[] = {
     {"cache", "auto",
      "compiled kernels in the cache folder: auto (not where the OpenCL runtime keeps them itself, as PoCL does), "
      "always"},
+    {"replay", "auto",
+     "recorded launches of compiled graphs: auto (list), list (each enqueued with its arguments set already), buffer "
+     "(cl_khr_command_buffer where the device has it, else list), off"},
     {"emulators", "0", "1: FPGA emulators get a device number, and `fpga` finds them"},
 };
 static const tern_ext_options option_list = {.ext = {.type = TERN_EXT_OPTIONS, .size = sizeof option_list},
@@ -201,6 +204,11 @@ static const tern_backend backend = {.struct_size = sizeof backend,
                                      .compile = ocl_compile,
                                      .workspace = ocl_workspace,
                                      .launch = ocl_launch,
-                                     .kernel_free = ocl_kernel_free};
+                                     .kernel_free = ocl_kernel_free,
+                                     .program_begin = ocl_program_begin,
+                                     .program_end = ocl_program_end,
+                                     .program_update = ocl_program_update,
+                                     .program_run = ocl_program_run,
+                                     .program_free = ocl_program_free};
 
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

@@ -66,8 +66,8 @@ tern_rc ocl_queue_open(tern_dev *dev, uint32_t flags, tern_queue **out) {
 }
 
 void ocl_queue_close(tern_dev *dev, tern_queue *q) {
-  (void)dev;
   if (!q) return;
+  if (q->recording) ocl_program_free(dev, q->recording);
   if (ocl_alive()) {
     clFinish(q->q);
     for (uint32_t i = 0; i < q->n_ring; i++) clReleaseEvent(q->ring[i].event);
@@ -114,6 +114,7 @@ tern_rc ocl_queue_enter_slow(tern_queue *q) {
 }
 
 cl_mem ocl_queue_flag(tern_queue *q) {
+  if (q->recording) return ocl_record_flag(q);
   q->flagged = true;
   return q->flag;
 }

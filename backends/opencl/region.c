@@ -60,7 +60,7 @@ static tern_rc region_workspace(tern_dev *dev, const tern_kernel *head, const te
 
 static tern_rc region_call(tern_dev *dev, tern_queue *q, const region_kernel *k, const tern_launch *l,
                            const render_call *call) {
-  ocl_call c = {.kernel = k->kernels[call->kernel]};
+  ocl_call c = ocl_call_of(q, k->kernels[call->kernel]);
   for (uint32_t i = 0; i < call->n_args; i++) {
     const render_actual *a = &k->actuals[call->first + i];
     if (a->kind == RENDER_BYTES) {

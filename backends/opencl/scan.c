@@ -141,7 +141,7 @@ static tern_rc scan_pass(tern_dev *dev, tern_queue *q, const scan_kernel *k, con
                          cl_kernel kernel) {
   const tern_word *w = l->words;
   const uint32_t item = ocl_item_size(k->in.dtype);
-  ocl_call c = {.kernel = kernel};
+  ocl_call c = ocl_call_of(q, kernel);
   ocl_arg_at(&c, &l->args[k->in.slot], item);
   ocl_arg_at(&c, &l->args[k->out.slot], item);
   ocl_arg_at(&c, s->chunks > 1 ? &l->workspace : &l->args[k->out.slot], s->chunks > 1 ? k->acc : item);
@@ -169,7 +169,7 @@ static tern_rc scan_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, cons
   if (!rc && s.chunks > 1) {
     rc = scan_pass(dev, q, k, l, &s, k->fold);
     if (rc) return rc;
-    ocl_call c = {.kernel = k->spine};
+    ocl_call c = ocl_call_of(q, k->spine);
     ocl_arg_at(&c, &l->workspace, k->acc);
     ocl_arg_long(&c, s.chunks);
     rc = ocl_run1(dev, q, &c, "a cumulative op", (uint64_t)s.rows, 1);

@@ -158,7 +158,7 @@ static tern_rc scatter_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, c
   const int64_t j = TERN_LIT(k->index.shape[0], w), o = shape[0], a = shape[1], n = shape[2];
   const int64_t begin = k->filled ? FILLED : same_place(k, l, shape, ds, cs) ? IN_PLACE : COPIED;
   const scatter_cut c = cut(k, o, a, j, n);
-  ocl_call call = {.kernel = k->kernel};
+  ocl_call call = ocl_call_of(q, k->kernel);
   ocl_arg_at(&call, &l->args[begin == COPIED ? k->base.slot : k->out.slot], item);
   ocl_arg_at(&call, &l->args[k->index.slot], ocl_item_size(k->index.dtype));
   ocl_arg_at(&call, &l->args[k->src.slot], item);

@@ -174,7 +174,7 @@ static void arg_half(ocl_call *c, const tern_launch *l, const sort_kernel *k, co
 static tern_rc run_blocks(tern_dev *dev, tern_queue *q, const sort_kernel *k, const tern_launch *l,
                           const sort_sizes *s) {
   const tern_word *w = l->words;
-  ocl_call c = {.kernel = k->blocks};
+  ocl_call c = ocl_call_of(q, k->blocks);
   ocl_arg_at(&c, &l->args[k->in.slot], ocl_item_size(k->in.dtype));
   arg_half(&c, l, k, s, 0);
   const int64_t blocks = (s->length + SORT_BLOCK - 1) / SORT_BLOCK;
@@ -191,7 +191,7 @@ static tern_rc run_blocks(tern_dev *dev, tern_queue *q, const sort_kernel *k, co
 
 static tern_rc run_merge(tern_dev *dev, tern_queue *q, const sort_kernel *k, const tern_launch *l, const sort_sizes *s,
                          uint32_t from, int64_t width) {
-  ocl_call c = {.kernel = k->merge};
+  ocl_call c = ocl_call_of(q, k->merge);
   arg_half(&c, l, k, s, from);
   arg_half(&c, l, k, s, !from);
   const int64_t pieces = (s->length + SORT_PIECE - 1) / SORT_PIECE;
@@ -204,7 +204,7 @@ static tern_rc run_store(tern_dev *dev, tern_queue *q, const sort_kernel *k, con
                          uint32_t from) {
   const tern_word *w = l->words;
   const uint32_t last = k->rank - 1;
-  ocl_call c = {.kernel = k->store};
+  ocl_call c = ocl_call_of(q, k->store);
   ocl_arg_at(&c, &l->args[k->in.slot], ocl_item_size(k->in.dtype));
   ocl_arg_at(&c, &l->args[k->out.slot], ocl_item_size(k->out.dtype));
   ocl_arg_mem(&c, l->workspace.mem->buffer);

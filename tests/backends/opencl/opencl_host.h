@@ -23,7 +23,7 @@ static struct {
   tern_queue *q;
   char error[1400];
   int warnings;
-  const char *cache_dir, *gemm, *cache;
+  const char *cache_dir, *gemm, *cache, *replay;
 } host_state;
 
 static tern_rc fake_error(void *ctx, tern_rc code, const char *msg) {
@@ -43,6 +43,7 @@ static const char *fake_option(void *ctx, const char *key) {
   return !strcmp(key, "cache_dir") ? host_state.cache_dir
          : !strcmp(key, "gemm")    ? host_state.gemm
          : !strcmp(key, "cache")   ? host_state.cache
+         : !strcmp(key, "replay")  ? host_state.replay
                                    : NULL;
 }
 static const tern_host fake_host = {
