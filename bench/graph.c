@@ -2,6 +2,9 @@
    of small graphs, fused chains and rows, training steps, inference. Through --serve; the limits of the compiler itself
    print lines of their own. */
 #include "bench.h"
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { LAYERS = 4, WIDTH = 256, HEADS = 4, LENGTH = 128 };
 
@@ -118,6 +121,29 @@ static void adds_data(job *j) {
 static job adds1000 = {.body = adds_1000, .prepare = adds_data, .opts = {.no_simplify = 1, .no_fuse = 1}};
 static job adds1000_fused = {.body = adds_1000, .prepare = adds_data};
 static job adds1 = {.body = adds_1, .prepare = adds_data};
+
+/* ---- branches ---- */
+
+/* 8 chains of 4 products of 64 x 256 with 256 x 256, joined at the end. */
+enum { CHAINS = 8, CHAIN_LENGTH = 4 };
+
+static void branches_data(job *j) {
+  j->in[0] = values(TERN_SHAPE(64, 256), 3, 1, 0);
+  j->n_in = 1;
+  for (uint32_t k = 0; k < CHAINS * CHAIN_LENGTH; k++) j->w[k] = values(TERN_SHAPE(256, 256), 40 + k, 0.1, 0);
+}
+static tern_rc in_branches(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  const job *j = self;
+  (void)n_in, (void)n_out;
+  out[0] = NULL;
+  for (int c = 0; c < CHAINS; c++) {
+    tern_tensor *h = in[0];
+    for (int d = 0; d < CHAIN_LENGTH; d++) h = tern_tanh(tern_matmul(h, j->w[c * CHAIN_LENGTH + d]));
+    out[0] = c ? tern_add(out[0], h) : h;
+  }
+  return tern_error_code();
+}
+static job branches = {.body = in_branches, .prepare = branches_data};
 
 /* ---- chains and rows ---- */
 
@@ -355,6 +381,66 @@ static int launches_case(const char *name) {
   return limit(name, "launches", (double)(after.launches - before.launches), 1000);
 }
 
+#define BRANCHES "replay/branches"
+
+/* This program as a server of times, with TERN_CPU_BRANCHES set. */
+typedef struct server {
+  FILE *to, *from;
+  pid_t pid;
+} server;
+
+static bool server_start(server *s, const char *way) {
+  int to[2], from[2];
+  if (pipe(to)) return false;
+  if (pipe(from)) {
+    close(to[0]), close(to[1]);
+    return false;
+  }
+  s->pid = fork();
+  if (s->pid == 0) {
+    dup2(to[0], 0), dup2(from[1], 1);
+    close(to[1]), close(from[0]);
+    setenv("TERN_CPU_BRANCHES", way, 1);
+    execl("/proc/self/exe", "graph", "--serve", (char *)NULL);
+    _exit(127);
+  }
+  close(to[0]), close(from[1]);
+  fcntl(to[1], F_SETFD, FD_CLOEXEC); /* else the second server keeps the first one's input open */
+  s->to = fdopen(to[1], "w");
+  s->from = fdopen(from[0], "r");
+  return s->pid > 0 && s->to && s->from;
+}
+static double server_ask(server *s) {
+  char line[64];
+  fprintf(s->to, BRANCHES "\n");
+  fflush(s->to);
+  return fgets(line, sizeof line, s->from) ? strtod(line, NULL) : NAN;
+}
+static void server_end(server *s) {
+  if (s->to) fclose(s->to);
+  if (s->from) fclose(s->from);
+  if (s->pid > 0) waitpid(s->pid, NULL, 0);
+}
+
+/* The time of the branches one after the other, of that side by side: two processes in turn. */
+static int gain_case(const char *name) {
+  static const char *const ways[] = {"off", "auto"};
+  server s[2] = {{.pid = 0}, {.pid = 0}};
+  double gain[BENCH_PAIRS], seconds[2] = {NAN, NAN};
+  bool ok = true;
+  for (int i = 0; i < 2 && ok; i++) ok = server_start(&s[i], ways[i]) && server_ask(&s[i]) > 0;
+  for (int k = 0; k < BENCH_PAIRS && ok; k++) {
+    for (int i = 0; i < 2; i++) seconds[i] = server_ask(&s[i]);
+    gain[k] = seconds[0] / seconds[1];
+    ok = gain[k] > 0;
+  }
+  for (int i = 0; i < 2; i++) server_end(&s[i]);
+  if (!ok) return bench_fail("%s: no times", name);
+  const bench_row row = {name, bench_device(), "x", NULL, true, bench_median(gain, BENCH_PAIRS), NAN, NAN, NAN};
+  bench_print(&row);
+  return 0;
+}
+
 #define CHECK(id) \
   static double check_##id(void) { return check_job(&id); }
 CHECK(adds1000)
@@ -372,6 +458,7 @@ static const bench_case cases[] = {
     {.name = "replay/adds1000", .loop = loop, .context = &adds1000, .ops = 1000},
     {.name = "replay/adds1000_fused", .loop = loop, .context = &adds1000_fused, .ops = 1000},
     {.name = "replay/add1", .loop = loop, .context = &adds1, .ops = 1},
+    {.name = BRANCHES, .loop = loop, .context = &branches, .ops = 1},
     {.name = "graph/chain16M", .loop = loop, .context = &chain16m, .ops = 1},
     {.name = "graph/chain64K", .loop = loop, .context = &chain64k, .ops = 1},
     {.name = "graph/softmax_rows", .loop = loop, .context = &softmax_rows, .ops = 1},
@@ -395,6 +482,7 @@ static const bench_case cases[] = {
     {.name = "graph/compile1000", .measure = compile_case},
     {.name = "graph/traces20", .measure = traces_case},
     {.name = "graph/launches1000", .measure = launches_case},
+    {.name = "graph/branches_gain", .measure = gain_case},
 };
 
 int main(int argc, char **argv) {

@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <tern/backend.h>
 
+struct cpu_touch;
 struct tern_kernel {
   tern_rc (*run)(const tern_kernel *, const tern_launch *);
   void (*destroy)(tern_kernel *); /* NULL: free() */
   uint64_t (*workspace)(const tern_kernel *,
                         const tern_word *words); /* bytes, where compile said UINT64_MAX; NULL: none */
+  struct cpu_touch *touch; /* what a launch reads and writes (touch.h); NULL: not known. plugin.c's */
 };
 
 /* ---- map.c: elementwise instructions ---- */
@@ -44,6 +46,7 @@ int cpu_threads(void);
 /* Take / give back the process-wide right to use several threads (for libraries that thread by themselves) */
 bool cpu_pool_try(void);
 void cpu_pool_done(void);
+unsigned cpu_pool_refused(void);   /* how often this thread asked and somebody had it */
 void cpu_threads_init(int wanted); /* 0 = all */
 
 /* This thread's scratch memory, one block for each user (a launch, what its pieces share, a piece): at least `bytes`,

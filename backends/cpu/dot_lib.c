@@ -1,9 +1,11 @@
 /* DOT through OpenBLAS and oneDNN: which of them is faster differs by size, strides, threads and processor, so the
    first launch of a shape times both and the cache remembers. A cache belongs to one kernel: sets of slots, each held
-   by one thread at a time. */
+   by one thread at a time. What is chosen once for a shape stays, whatever the number of threads and the slot, since
+   the libraries round differently. */
 #include "dot.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +17,7 @@
 #include <cblas.h>
 #endif
 
-enum { SETS = 16, WAYS = 4 };
+enum { SETS = 16, WAYS = 4, CHOICES = 64 };
 enum { WAY_NONE = 0, WAY_BLAS, WAY_PRIM, WAY_SGEMM, WAYS_END };
 
 struct key { /* all that the choice and a primitive depend on; compared as bytes, so zeroed first */
@@ -31,6 +33,7 @@ struct slot {
 };
 struct dot_cache {
   atomic_uint_least64_t clock;
+  atomic_uint_least64_t chosen[CHOICES]; /* of a shape: hash of the key without its threads, above the way; 0: free */
   struct slot slot[SETS][WAYS];
 };
 
@@ -169,6 +172,30 @@ static void make_key(struct key *k, const struct dot_job *j, int threads, bool f
   }
 }
 
+/* FNV-1a over words (Fowler, Noll, Vo), without the way's bits; never 0 */
+static uint64_t shape_hash(const struct key *k) {
+  struct key any = *k;
+  any.threads = 0;
+  uint64_t words[sizeof any / sizeof(uint64_t)], h = 0xcbf29ce484222325u;
+  memcpy(words, &any, sizeof words);
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) h = (h ^ words[i]) * 0x100000001b3u;
+  return (h | 4) & ~(uint64_t)3;
+}
+
+/* The way that was chosen for this shape; none: `way`, which is remembered (WAY_NONE is not) */
+static int choice_of(struct dot_cache *c, const struct key *k, int way) {
+  const uint64_t h = shape_hash(k);
+  for (uint32_t i = 0; i < CHOICES; i++) {
+    uint64_t now = atomic_load_explicit(&c->chosen[i], memory_order_relaxed);
+    if (!now && !way) break;
+    if (!now && atomic_compare_exchange_strong_explicit(&c->chosen[i], &now, h | (uint64_t)way, memory_order_relaxed,
+                                                        memory_order_relaxed))
+      break;
+    if ((now & ~(uint64_t)3) == h) return (int)(now & 3);
+  }
+  return way;
+}
+
 static bool slot_take(struct slot *s) {
   int expected = 0;
   return atomic_compare_exchange_strong_explicit(&s->busy, &expected, 1, memory_order_acquire, memory_order_relaxed);
@@ -207,13 +234,16 @@ static struct slot *slot_find(struct dot_cache *c, const struct key *k) {
   return NULL;
 }
 
-static void run_slot(struct slot *s, const struct dot_job *j, bool fixed) {
+static void run_slot(struct dot_cache *cache, struct slot *s, const struct dot_job *j, bool fixed) {
   if (s->choice == WAY_NONE) {
     bool measured = false;
-    s->prim = dot_prim_new(j);
-    if (!s->prim) {
+    const int known = choice_of(cache, &s->key, WAY_NONE);
+    s->prim = known == WAY_NONE || known == WAY_PRIM ? dot_prim_new(j) : NULL;
+    if (known && known != WAY_PRIM) {
+      s->choice = known;
+    } else if (!s->prim) {
       s->choice = WAY_BLAS;
-    } else if (j->in == TERN_BF16 || !blas_fits(j)) {
+    } else if (known || j->in == TERN_BF16 || !blas_fits(j)) {
       s->choice = WAY_PRIM;
     } else if (fixed) {
       s->choice = dot_sgemm_fits(j) ? WAY_SGEMM : WAY_PRIM;
@@ -221,28 +251,47 @@ static void run_slot(struct slot *s, const struct dot_job *j, bool fixed) {
       measure(s, j);
       measured = true;
     }
+    const int settled = choice_of(cache, &s->key, s->choice);
+    measured &= settled == s->choice; /* else another thread chose in the meantime */
+    s->choice = settled;
     if (s->choice != WAY_PRIM) {
       dot_prim_free(s->prim);
       s->prim = NULL;
     }
     if (measured) return;
   }
-  if (run_way(s->choice, s, j)) return;
+  if (s->choice == WAY_PRIM && !s->prim) s->prim = dot_prim_new(j);
+  if ((s->choice != WAY_PRIM || s->prim) && run_way(s->choice, s, j)) return;
   s->choice = WAY_BLAS;
   run_blas(j);
 }
 
+/* All slots of the set are with other threads: the way that they go needs none, or one of them is waited for */
+static struct slot *run_elsewhere(struct dot_cache *cache, const struct key *k, const struct dot_job *j) {
+  const int way = choice_of(cache, k, WAY_NONE);
+  if (way == WAY_SGEMM && dot_sgemm_run(j)) return NULL;
+  if (way != WAY_PRIM) {
+    run_blas(j);
+    return NULL;
+  }
+  for (;;) {
+    struct slot *const s = slot_find(cache, k);
+    if (s) return s;
+    sched_yield();
+  }
+}
+
 static void run_threads(const struct dot_job *j, struct dot_cache *cache, bool fixed, int threads) {
   const int old = threads_set(threads);
-  struct key k;
-  struct slot *s = NULL;
   if (cache && dot_prim_has(j->in, j->out)) {
+    struct key k;
     make_key(&k, j, threads, fixed);
-    s = slot_find(cache, &k);
-  }
-  if (s) {
-    run_slot(s, j, fixed);
-    slot_give(s);
+    struct slot *s = slot_find(cache, &k);
+    if (!s) s = run_elsewhere(cache, &k, j);
+    if (s) {
+      run_slot(cache, s, j, fixed);
+      slot_give(s);
+    }
   } else {
     run_blas(j);
   }

@@ -6,6 +6,7 @@
 #endif
 #include "dot_fuse.h"
 #include "dot_static.h"
+#include "replay.h"
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -30,6 +31,9 @@ struct tern_drv {
 };
 
 static struct { const tern_host *host; } cpu;
+static _Thread_local cpu_caught *catcher; /* of this thread's errors, while it works for another one */
+
+void cpu_error_into(cpu_caught *c) { catcher = c; }
 
 tern_rc cpu_error(tern_rc code, const char *fmt, ...) {
   char msg[512];
@@ -37,7 +41,22 @@ tern_rc cpu_error(tern_rc code, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
+  if (catcher) {
+    catcher->rc = code;
+    memcpy(catcher->text, msg, sizeof msg);
+    return code;
+  }
   return cpu.host && cpu.host->error ? cpu.host->error(cpu.host->ctx, code, msg) : code;
+}
+
+void cpu_debug(const char *fmt, ...) {
+  char msg[256];
+  va_list ap;
+  if (!cpu.host || !cpu.host->log) return;
+  va_start(ap, fmt);
+  vsnprintf(msg, sizeof msg, fmt, ap);
+  va_end(ap);
+  cpu.host->log(cpu.host->ctx, 3, msg);
 }
 
 static tern_rc init(const tern_host *host, tern_drv **drv) {
@@ -48,6 +67,11 @@ static tern_rc init(const tern_host *host, tern_drv **drv) {
   if (wanted && (end == wanted || *end != 0 || n < 0))
     return cpu_error(TERN_E_ARG,
                      "cpu: num_threads is not a count (set TERN_NUM_THREADS to 0 for all, or to 1 and more)");
+  const char *const branches = host->option ? host->option(host->ctx, "branches") : NULL;
+  const int mode = !branches || !strcmp(branches, "auto") ? 1 : !strcmp(branches, "off") ? 0 : 2;
+  if (mode == 2 && strcmp(branches, "always") != 0)
+    return cpu_error(TERN_E_ARG, "cpu: TERN_CPU_BRANCHES is auto, off or always");
+  replay_set(mode);
   struct tern_drv *const d = calloc(1, sizeof *d);
   if (!d) return cpu_error(TERN_E_OOM, "cpu: no memory for the driver");
   pthread_mutex_init(&d->dev.lock, NULL);
@@ -225,6 +249,9 @@ static tern_rc mem_unmap(tern_dev *dev, tern_mem *mem, void *p) {
   return TERN_OK;
 }
 
+/* This thread is recording a program */
+static bool recording(void) { return __atomic_load_n(&replay_quiet, __ATOMIC_RELAXED) != 1 && replay_recording(); }
+
 typedef struct transfer {
   char *dst;
   const char *src;
@@ -238,6 +265,7 @@ static void copy_piece(void *ctx, int64_t lo, int64_t hi) {
 
 static tern_rc copy(tern_dev *dev, tern_queue *queue, const tern_copy *c) {
   (void)queue;
+  if (recording()) return cpu_error(TERN_E_UNSUPPORTED, "cpu: a program has launches only, no copies");
   if (c->flags) return cpu_error(TERN_E_UNSUPPORTED, "cpu: unknown copy flags %#x", c->flags);
   if (c->src && c->src_dev && c->src_dev != dev)
     return cpu_error(TERN_E_UNSUPPORTED, "cpu: cannot read another device's memory; copy through the host");
@@ -280,6 +308,7 @@ static void fill_piece(void *ctx, int64_t lo, int64_t hi) {
 static tern_rc fill(tern_dev *dev, tern_queue *queue, tern_mem *mem, uint64_t off, uint64_t size, const void *pat,
                     uint32_t pat_size) {
   (void)dev, (void)queue;
+  if (recording()) return cpu_error(TERN_E_UNSUPPORTED, "cpu: a program has launches only, no fills");
   if (size == 0) return TERN_OK;
   if (!pat || pat_size == 0)
     return cpu_error(TERN_E_ARG, "cpu: fill of %llu bytes with no pattern", (unsigned long long)size);
@@ -324,8 +353,10 @@ static tern_rc compile(tern_dev *dev, const tern_region *r, tern_kernel **k, ter
     return cpu_error(TERN_E_UNSUPPORTED, "cpu: no compiler for this region (%u nodes, first op %u)", r->n_nodes,
                      r->n_nodes ? r->nodes[0].op : 0);
   const tern_rc rc = c->compile(r, k, info);
-  if (rc == TERN_OK) cpu_static_ask(r, info);
-  return rc;
+  if (rc != TERN_OK) return rc;
+  cpu_static_ask(r, info);
+  (*k)->touch = touch_new(r, info->workspace); /* without it the kernel is in no recorded program */
+  return TERN_OK;
 }
 
 static tern_rc workspace(tern_dev *dev, const tern_kernel *k, const tern_word *words, uint64_t *bytes) {
@@ -334,24 +365,37 @@ static tern_rc workspace(tern_dev *dev, const tern_kernel *k, const tern_word *w
   return TERN_OK;
 }
 
-static tern_rc launch(tern_dev *dev, tern_queue *queue, const tern_kernel *k, const tern_launch *l) {
+/* The plain load of replay_quiet is meant (replay.h) */
+__attribute__((no_sanitize("thread"))) static tern_rc launch(tern_dev *dev, tern_queue *queue, const tern_kernel *k,
+                                                             const tern_launch *l) {
   (void)dev, (void)queue;
+  if (__builtin_expect(replay_quiet != 1, 0) && replay_recording()) return replay_record(k, l);
   return k->run(k, l);
 }
 
 static void kernel_free(tern_dev *dev, tern_kernel *k) {
   (void)dev;
   if (!k) return;
+  free(k->touch);
   if (k->destroy)
     k->destroy(k);
   else
     free(k);
 }
 
+static const tern_option options[] = {
+    {"branches", "auto",
+     "launches of a graph that do not depend on each other, side by side on the threads: auto (where that is measured "
+     "to be faster), off, always (for tests)"}};
+static const tern_ext_options option_list = {.ext = {.type = TERN_EXT_OPTIONS, .size = sizeof option_list},
+                                             .n = sizeof options / sizeof options[0],
+                                             .options = options};
+
 static const tern_backend backend = {.struct_size = sizeof backend,
                                      .abi = TERN_ABI,
                                      .name = "cpu",
                                      .version = "0.1",
+                                     .ext = &option_list.ext,
                                      .score = cpu_score,
                                      .init = init,
                                      .fini = fini,
@@ -368,6 +412,11 @@ static const tern_backend backend = {.struct_size = sizeof backend,
                                      .compile = compile,
                                      .workspace = workspace,
                                      .launch = launch,
-                                     .kernel_free = kernel_free};
+                                     .kernel_free = kernel_free,
+                                     .program_begin = replay_begin,
+                                     .program_end = replay_end,
+                                     .program_update = replay_update,
+                                     .program_run = replay_run,
+                                     .program_free = replay_free};
 
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

@@ -24,6 +24,8 @@ static struct {
   pthread_once_t fork_once;
 } pool = {.fork_once = PTHREAD_ONCE_INIT};
 
+static _Thread_local unsigned refused;
+
 typedef struct range { /* pieces of one thread; its own cache line */
   _Alignas(64) atomic_llong next;
   int64_t end;
@@ -69,8 +71,13 @@ int cpu_threads(void) {
 bool cpu_pool_try(void) {
   if (atomic_load_explicit(&pool.no_pool, memory_order_relaxed)) return false;
   int idle = 0;
-  return atomic_compare_exchange_strong_explicit(&pool.busy, &idle, 1, memory_order_acquire, memory_order_relaxed);
+  if (atomic_compare_exchange_strong_explicit(&pool.busy, &idle, 1, memory_order_acquire, memory_order_relaxed))
+    return true;
+  refused++;
+  return false;
 }
+
+unsigned cpu_pool_refused(void) { return refused; }
 
 void cpu_pool_done(void) { atomic_store_explicit(&pool.busy, 0, memory_order_release); }
 

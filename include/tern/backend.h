@@ -338,7 +338,9 @@ typedef struct tern_backend {
   tern_rc (*launch)(tern_dev *, tern_queue *, const tern_kernel *, const tern_launch *); /* no allocation, no wait */
   void (*kernel_free)(tern_dev *, tern_kernel *);
   tern_rc (*cost)(tern_dev *, const tern_region *, const tern_word *words, uint64_t *ns); /* [opt] */
-  /* [opt] replay: between begin and end, launch/copy/fill on this queue are recorded, not run */
+  /* [opt] replay: between begin and end, launch/copy/fill on this queue (without queues: of the calling thread) are
+     recorded, not run. program_run without queues may give UNSUPPORTED, having run nothing: launch one by one, and do
+     not ask for this program again */
   tern_rc (*program_begin)(tern_dev *, tern_queue *);
   tern_rc (*program_end)(tern_dev *, tern_queue *, tern_program **);
   tern_rc (*program_update)(tern_dev *, tern_program *, uint32_t nth_launch, const tern_launch *); /* new args/words; UNSUPPORTED: re-record */

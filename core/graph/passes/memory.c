@@ -3,6 +3,7 @@
 #include "device/device.h"
 #include "graph/passes/low.h"
 #include "graph/passes/plan.h"
+#include "graph/run/branches.h"
 #include "tensor/dtype.h"
 #include <stdlib.h>
 
@@ -77,6 +78,7 @@ static bool ready(const tern__unit *u, uint32_t head, const uint32_t *heads, con
 static bool is_eager(const tern__unit *u, uint32_t head) {
   const tern__lop *op = &u->op[u->group[head].op[0]];
   const bool control = op->kind == TERN__L_COND || op->kind == TERN__L_WHILE; /* stay in turn: they may draw */
+  if (op->again) return false; /* early, what is computed again would lie in memory all the while */
   return op->kind == TERN__L_MOVE || (op->device && op->device->queue && !control);
 }
 
@@ -243,7 +245,8 @@ tern_rc tern__unit_order(tern__unit *u) {
 
 /* ---- lifetimes and plan ---- */
 
-static tern_rc plan_device(tern__unit *u, tern__device *d) {
+/* from, to: of each step, the first and the last that its workspace is not shared with */
+static tern_rc plan_device(tern__unit *u, tern__device *d, const uint32_t *from, const uint32_t *to) {
   tern__buffer *list = tern__unit_alloc(u, u->n_buffers + u->n_steps + 1, sizeof *list);
   uint32_t *of = tern__unit_alloc(u, u->n_buffers + 1, sizeof *of), n = 0, n_values;
   uint64_t *workspace = tern__unit_alloc(u, u->n_steps + 1, sizeof *workspace);
@@ -260,8 +263,8 @@ static tern_rc plan_device(tern__unit *u, tern__device *d) {
   n_values = n;
   for (uint32_t s = 0; s < u->n_steps; s++) {
     if (u->step[s].device != d || !u->step[s].workspace) continue;
-    list[n] = (tern__buffer){.lower = s,
-                             .upper = (int64_t)s + 1,
+    list[n] = (tern__buffer){.lower = from[s],
+                             .upper = (int64_t)to[s] + 1,
                              .size = (u->step[s].workspace + align - 1) / align * align,
                              .align = align};
     u->step[s].workspace_buffer = n++;
@@ -292,14 +295,19 @@ tern_rc tern__unit_memory(tern__unit *u) {
       b->last = (int32_t)s;
     }
   for (uint32_t b = 0; b < u->n_buffers; b++)
-    if (u->buffer[b].place == TERN__PLACE_CONST && u->buffer[b].last >= 0) u->stats.constant_bytes += u->buffer[b].bytes;
+    if (u->buffer[b].place == TERN__PLACE_CONST && u->buffer[b].last >= 0)
+      u->stats.constant_bytes += u->buffer[b].bytes;
   u->arena = tern__unit_alloc(u, TERN__MAX_DEVICES, sizeof *u->arena);
-  if (!u->arena) return TERN_E_OOM;
+  uint32_t *from = tern__unit_alloc(u, u->n_steps + 1, sizeof *from);
+  uint32_t *to = tern__unit_alloc(u, u->n_steps + 1, sizeof *to);
+  if (!u->arena || !from || !to) return TERN_E_OOM;
+  if (!tern__branches_spread(u, from, to))
+    for (uint32_t s = 0; s < u->n_steps; s++) from[s] = to[s] = s;
   tern_rc rc = TERN_OK;
   for (uint32_t s = 0; s < u->n_steps && !rc; s++) {
     bool known = false;
     for (uint32_t k = 0; k < s && !known; k++) known = u->step[k].device == u->step[s].device;
-    if (!known) rc = plan_device(u, u->step[s].device);
+    if (!known) rc = plan_device(u, u->step[s].device, from, to);
   }
   return rc;
 }

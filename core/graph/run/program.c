@@ -109,7 +109,7 @@ static void drop_replay(const tern__program *p, tern__frame *f) {
   f->replay = NULL;
 }
 
-/* The launches of the frame as the device's own program. Caller holds the queue. */
+/* The launches of the frame as the device's own program. Caller holds the queue, if there is one. */
 static tern_rc record_replay(const tern__program *p, tern__frame *f) {
   tern__device *d = p->device;
   tern_rc rc = d->api->program_begin(d->dev, d->queue);
@@ -144,7 +144,8 @@ static void update_replay(const tern__program *p, tern__frame *f) {
   if (record_replay(p, f)) f->replay = NULL;
 }
 
-/* True: done, with its status in *rc. False: launch step by step. */
+/* True: done, with its status in *rc. False: launch step by step. A device without a queue records in many threads at
+   once, and may find later that it is no faster so: then it answers UNSUPPORTED, having run nothing. */
 static bool run_replay(tern__program *p, tern__frame *f, tern__thread *t, tern_rc *rc) {
   tern__device *d = p->device;
   if (f->runs < RECORD_FROM) {
@@ -152,15 +153,21 @@ static bool run_replay(tern__program *p, tern__frame *f, tern__thread *t, tern_r
     return false;
   }
   tern__plugin_error_clear();
-  pthread_mutex_lock(&d->lock);
+  tern__queue_lock(d);
   if (!f->replay) {
     if (record_replay(p, f)) atomic_store_explicit(&p->replays, false, memory_order_relaxed);
   } else if (f->n_stale) {
     update_replay(p, f);
   }
-  const bool have = f->replay != NULL;
+  bool have = f->replay != NULL;
   if (have) *rc = d->api->program_run(d->dev, d->queue, f->replay);
-  pthread_mutex_unlock(&d->lock);
+  if (have && *rc == TERN_E_UNSUPPORTED && !d->queue) {
+    atomic_store_explicit(&p->replays, false, memory_order_relaxed);
+    drop_replay(p, f);
+    *rc = TERN_OK;
+    have = false;
+  }
+  tern__queue_unlock(d);
   if (!have) return false;
   tern__count_launches(t, d, p->n_steps);
   if (*rc) {

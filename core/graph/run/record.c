@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "graph/passes/layout.h"
+#include "graph/run/branches.h"
 #include "graph/run/program.h"
 #include "tensor/dtype.h"
 #include <stdlib.h>
@@ -218,10 +219,9 @@ tern__program *tern__program_record(tern__unit *u) {
   }
   make_patches(p);
   const tern_backend *api = p->device ? p->device->api : NULL;
-  atomic_store_explicit(&p->replays,
-                        p->plain && p->n_steps > 1 && p->device->queue && api->program_begin && api->program_end &&
-                            api->program_run && api->program_free,
-                        memory_order_relaxed);
+  const bool records =
+      p->plain && p->n_steps > 1 && api->program_begin && api->program_end && api->program_run && api->program_free;
+  atomic_store_explicit(&p->replays, records && (p->device->queue || tern__branches_any(u)), memory_order_relaxed);
   find_async(p);
   for (uint32_t i = 0; i < p->n_variables; i++) {
     p->variable[i] = tern__ref(u->g->variable[i].variable);
