@@ -205,7 +205,7 @@ static tern_rc do_reduce(evaluation *e, uint32_t n, word *to, const shape *s) {
 }
 
 /* Lines along dim d: element k of line (o, i) is at (o * size + k) * inner + i */
-static tern_rc do_scan(evaluation *e, uint32_t n, word *to, const shape *s) {
+static tern_rc do_scan(evaluation *e, uint32_t n, const word *from, word *to, const shape *s) {
   const uint32_t in = nest_in(e->r, n, 0), dtype = e->r->values[in].dtype;
   const int64_t dim = nest_attr(e->r, n, 0), flags = nest_attr(e->r, n, 1);
   if (dim < 0 || dim >= s->rank)
@@ -222,7 +222,7 @@ static tern_rc do_scan(evaluation *e, uint32_t n, word *to, const shape *s) {
     for (int64_t k = 0; k < size; k++) {
       const int64_t at = base + (flags & 2 ? size - 1 - k : k) * inner;
       if (flags & 1) to[at] = k ? fold_out(&f, op, dtype) : first;
-      fold_in(&f, op, dtype, e->data[in][at], k);
+      fold_in(&f, op, dtype, from[at], k);
       if (!(flags & 1)) to[at] = fold_out(&f, op, dtype);
     }
   }
@@ -332,20 +332,44 @@ static int sort_order(const void *pa, const void *pb) {
   return (a->at > b->at) - (a->at < b->at);
 }
 
-static tern_rc do_sort(evaluation *e, uint32_t n, word *to, const shape *s) {
+static tern_rc do_sort(const evaluation *e, uint32_t n, const word *from, word *to, const shape *s) {
   const uint32_t in = nest_in(e->r, n, 0);
   const int64_t size = s->rank ? s->size[s->rank - 1] : 1;
   sortable *line = malloc((size_t)size * sizeof *line);
   if (!line) return TERN_E_OOM;
   for (int64_t base = 0; base < s->count; base += size) {
     for (int64_t k = 0; k < size; k++)
-      line[k] = (sortable){e->data[in][base + k], k, e->r->values[in].dtype, (nest_attr(e->r, n, 0) & 1) != 0};
+      line[k] = (sortable){from[base + k], k, e->r->values[in].dtype, (nest_attr(e->r, n, 0) & 1) != 0};
     qsort(line, (size_t)size, sizeof *line, sort_order);
     for (int64_t k = 0; k < size; k++)
       to[base + k] = e->r->nodes[n].op == TERN_OP_SORT ? line[k].w : (word){.i = line[k].at};
   }
   free(line);
   return TERN_OK;
+}
+
+/* SCAN and SORT. What they work on has the shape of the output; an input that broadcasts along a literal 1 is laid out
+   so. */
+static tern_rc do_lines(evaluation *e, uint32_t n, word *to, const shape *s) {
+  const uint32_t in = nest_in(e->r, n, 0);
+  const tern_value *val = &e->r->values[in];
+  const shape is = shape_of(e, in);
+  bool fits = is.rank == s->rank || is.rank == 0;
+  for (uint32_t d = 0; d < is.rank && fits; d++) fits = is.size[d] == s->size[d] || val->shape[d] == 1;
+  if (!fits)
+    return nest__fail(e->message, e->message_size, TERN_E_ARG, "node %u: the output has not the shape of the input", n);
+  word *spread = is.count == s->count ? NULL : malloc((size_t)s->count * sizeof *spread);
+  if (!spread && is.count != s->count) return TERN_E_OOM;
+  for (int64_t i = 0; spread && i < s->count; i++) {
+    int64_t index[TERN_MAX_RANK];
+    index_of(s, i, index);
+    spread[i] = e->data[in][linear_in(&is, index)];
+  }
+  const word *from = spread ? spread : e->data[in];
+  const bool scan = nest_prim_of(e->r->nodes[n].op)->kind == TERN_K_SCAN;
+  const tern_rc rc = scan ? do_scan(e, n, from, to, s) : do_sort(e, n, from, to, s);
+  free(spread);
+  return rc;
 }
 
 static tern_rc do_node(evaluation *e, uint32_t n) {
@@ -358,21 +382,14 @@ static tern_rc do_node(evaluation *e, uint32_t n) {
   word *to = e->data[out] = malloc((size_t)s.count * sizeof *to);
   if (!to) return TERN_E_OOM;
   const uint32_t kind = nest_prim_of(e->r->nodes[n].op)->kind;
-  if (kind == TERN_K_SCAN || kind == TERN_K_SORT) {
-    const shape is = shape_of(e, nest_in(e->r, n, 0));
-    if (is.rank != s.rank || memcmp(is.size, s.size, s.rank * sizeof *s.size))
-      return nest__fail(e->message, e->message_size, TERN_E_ARG, "node %u: the output has not the shape of the input",
-                        n);
-  }
+  if (kind == TERN_K_SCAN || kind == TERN_K_SORT) return do_lines(e, n, to, &s);
   switch (kind) {
   case TERN_K_MAP: do_map(e, n, to, &s); return TERN_OK;
   case TERN_K_REDUCE: return do_reduce(e, n, to, &s);
-  case TERN_K_SCAN: return do_scan(e, n, to, &s);
   case TERN_K_DOT: return do_dot(e, n, to, &s);
   case TERN_K_GATHER: return do_gather(e, n, to, &s);
   case TERN_K_CONV: return do_conv(e, n, to, &s);
   case TERN_K_SCATTER: return do_scatter(e, n, to, &s);
-  case TERN_K_SORT: return do_sort(e, n, to, &s);
   default: return nest__fail(e->message, e->message_size, TERN_E_UNSUPPORTED, "node %u: unknown kind", n);
   }
 }
