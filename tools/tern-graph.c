@@ -4,6 +4,7 @@
 #include "device/trace.h"
 #include "dispatch/dispatch.h"
 #include "graph/compile.h"
+#include "graph/sized.h"
 #include "ops/table.h"
 #include "ops/write.h"
 #include <inttypes.h>
@@ -24,6 +25,7 @@ static const char help[] =
     "  --time N         with --eager: N more runs; the median time of a run\n"
     "  --seed S         of the inputs, which are drawn at random (default 1)\n"
     "  --device D       where a graph that names no devices lies and runs\n"
+    "  --size s0=32     how large a size is that varies, which runs and --explain must know; once for each\n"
     "  --json           what the graph holds, and the time, as JSON\n"
     "  --help           this\n"
     "The status is 0, 1 when the graph cannot be read, verified or run or differs, 2 for wrong usage.\n";
@@ -33,6 +35,8 @@ typedef struct request {
   int runs;
   uint64_t seed;
   const char *device, *file;
+  uint32_t sizes_given; /* bits */
+  tern__dims sizes;
 } request;
 
 static int failed(const char *what) {
@@ -197,6 +201,7 @@ static tern_tensor *random_input(const tern__ir_value *v, uint64_t seed) {
 
 /* A graph and, when it was compiled, its program, which then owns it. */
 typedef struct way {
+  tern__graph *read; /* before its sizes were put in: its copy borrows from it; NULL: g is it */
   tern__graph *g;
   tern__program *p;
   tern_tensor **variable; /* a reference each */
@@ -212,6 +217,7 @@ static void way_end(way *w) {
     tern__program_free(w->p);
   else
     tern__graph_free(w->g);
+  tern__graph_free(w->read);
 }
 
 static tern_rc run_way(way *w, tern_tensor *const *in) {
@@ -351,6 +357,18 @@ static char *read_all(const char *path, size_t *size) {
   return text;
 }
 
+/* s0=32 */
+static bool parse_size(const char *text, request *q) {
+  char *end = "?";
+  const int k = text[0] == 's' && text[1] ? text[1] - '0' : -1;
+  if (k < 0 || k >= TERN__MAX_DIMS || text[2] != '=' || text[3] < '0' || text[3] > '9') return false;
+  const unsigned long long n = strtoull(text + 3, &end, 10);
+  if (*end || n < 1 || n >= 1u << 24) return false;
+  q->sizes_given |= 1u << k;
+  q->sizes.size[k] = (int64_t)n;
+  return true;
+}
+
 static bool parse_arguments(int argc, char **argv, request *q) {
   for (int i = 1; i < argc; i++) {
     const char *a = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
@@ -373,7 +391,12 @@ static bool parse_arguments(int argc, char **argv, request *q) {
       q->json = true;
     else if (!strcmp(a, "--device") && next)
       q->device = argv[++i];
-    else if ((!strcmp(a, "--time") || !strcmp(a, "--seed")) && next) {
+    else if (!strcmp(a, "--size") && next) {
+      if (parse_size(argv[++i], q)) continue;
+      fprintf(stderr, "tern-graph: --size %s: expected s0 to s%d, '=' and a size from 1 to 16777215\n", argv[i],
+              TERN__MAX_DIMS - 1);
+      return false;
+    } else if ((!strcmp(a, "--time") || !strcmp(a, "--seed")) && next) {
       const unsigned long long n = strtoull(argv[++i], &end, 10);
       if (*end || !*argv[i] || *argv[i] == '-' || (a[2] == 't' && (n < 1 || n > 1000000))) return false;
       if (a[2] == 't')
@@ -400,10 +423,29 @@ static void find_plugins(void) {
   setenv("TERN_PLUGIN_PATH", path, 0);
 }
 
+/* Puts the sizes that were given into the graph. needed: all must be. */
+static bool put_sizes(way *w, const request *q, bool needed) {
+  const uint32_t varies = tern__graph_varies(w->g), missing = varies & ~q->sizes_given,
+                 extra = q->sizes_given & ~varies;
+  tern__dims dims = q->sizes;
+  if (extra)
+    return tern__fail(TERN_E_ARG, "--size s%d: no size of graph \"%s\" has that name", __builtin_ctz(extra),
+                      w->g->name) == TERN_OK;
+  if (missing && (needed || q->sizes_given))
+    return tern__fail(TERN_E_ARG, "size s%d of graph \"%s\" varies and is not given: --size s%d=VALUE",
+                      __builtin_ctz(missing), w->g->name, __builtin_ctz(missing)) == TERN_OK;
+  if (!varies || missing) return true;
+  dims.n = 32 - __builtin_clz(varies);
+  w->read = w->g;
+  w->g = tern__graph_sized(w->read, &dims);
+  return w->g && !tern__graph_verify(w->g, "--size");
+}
+
 /* Reads and verifies the graph anew (each way has variables of its own) and compiles it if asked. */
 static bool way_of(way *w, const request *q, const char *text, size_t size, bool compile) {
   *w = (way){.g = tern__graph_parse(text, size)};
-  if (!w->g || tern__graph_verify(w->g, "reading")) return false;
+  if (!w->g || tern__graph_verify(w->g, "reading") || !put_sizes(w, q, compile || q->run || q->eager || q->check))
+    return false;
   w->n_in = w->g->n_inputs;
   w->n_out = w->g->n_outputs;
   w->n_variables = w->g->n_variables;

@@ -27,3 +27,30 @@ tern__graph *tern__graph_sized(const tern__graph *g, const tern__dims *dims) {
   if (sized && vary) map_scalars(sized, &copy);
   return sized;
 }
+
+static uint32_t scalar_varies(double v) {
+  char text[TERN__DIMS_TEXT];
+  if (!tern__dims_scalar_text(text, v)) return 0;
+  uint32_t used = 0;
+  for (const char *c = text; *c; c++)
+    if (*c == 's') used |= 1u << (c[1] - '0');
+  return used;
+}
+
+uint32_t tern__graph_varies(const tern__graph *g) {
+  uint32_t used = 0;
+  for (uint32_t v = 0; v < g->n_values; v++)
+    for (int d = 0; d < g->value[v].rank && d < TERN_MAX_RANK; d++) used |= tern__dims_used(g->value[v].shape[d]);
+  for (uint32_t i = 0; i < g->n_nodes; i++) {
+    const tern__ir_node *n = &g->node[i];
+    const bool real = n->kind == TERN__IR_SCALAR && g->value[n->first_out].dtype == TERN_F64;
+    for (uint32_t a = 0; a < n->n_attr; a++) {
+      const double size = fabs(n->attr[a].f);
+      const bool small = n->kind == TERN__IR_OP && size < 0x1p-20 && size > 0x1p-62;
+      used |= tern__dims_used(n->attr[a].i) | (real || small ? scalar_varies(n->attr[a].f) : 0);
+    }
+    for (int b = 0; b < 2; b++)
+      if (n->body[b]) used |= tern__graph_varies(n->body[b]);
+  }
+  return used;
+}

@@ -1,5 +1,6 @@
 /* The text form: what is written reads back to the same graph, its numbers to the bit. */
 #include "graph/ir/text.h"
+#include "graph/sized.h"
 #include "graph_ir/samples.h"
 #include "support/values.h"
 #include "tensor/tensor.h"
@@ -170,8 +171,52 @@ static void test_elements(void) {
   }
 }
 
+/* Sizes that vary go by name, there and back, in shapes, attributes, host scalars and bodies. */
+static void test_sizes(void) {
+  static const char text[] = "tern.graph 1 \"sizes\" {\n"
+                             "  %x = input f32[s0, 3]@cpu:0 #0\n"
+                             "  %y = input f32[s1, 3]@cpu:0 #1\n"
+                             "  %2 = input bool[]@cpu:0 #2\n"
+                             "  %3 = scalar weak f64 1/s0\n"
+                             "  %4 = scalar weak f64 2/3 s1 + -1\n"
+                             "  %5 = scalar weak i64 s1 s0\n"
+                             "  %6 = reshape %x : f32[3 s0]@cpu:0\n"
+                             "  %7 = empty {12, 2, s1 + s0, 3} : f32[s1 + s0, 3]@cpu:0\n"
+                             "  %8 = write %7, %y {3 s0, 2, s1, 3, 3, 1} : f32[s1 + s0, 3]@cpu:0\n"
+                             "  %9, %10 = source \"random\" {6 s0 + 1} : weak u64, weak u64\n"
+                             "  %11 = cond %2, %x : f32[s0, 3]@cpu:0 then \"a\" {\n"
+                             "    %0 = input f32[s0, 3]@cpu:0 #0\n"
+                             "    return %0\n"
+                             "  } else \"b\" {\n"
+                             "    %0 = input f32[s0, 3]@cpu:0 #0\n"
+                             "    %1 = neg %0 : f32[s0, 3]@cpu:0\n"
+                             "    return %1\n"
+                             "  }\n"
+                             "  return %6, %8, %11\n"
+                             "}\n";
+  tern__graph *g = tern__graph_parse(text, strlen(text));
+  if (!CHECK(g, "%s", tern_error())) return;
+  CHECK(tern__graph_verify(g, "reading") == TERN_OK, "%s", tern_error());
+  char *again = tern__graph_text(g, 1);
+  CHECK(again && !strcmp(again, text), "%s", again);
+  CHECK(tern__graph_varies(g) == 3, "%x vary", tern__graph_varies(g));
+  const tern__dims dims = {.n = 2, .size = {4, 5}};
+  tern__graph *sized = tern__graph_sized(g, &dims);
+  CHECK(sized && tern__graph_verify(sized, "sizes") == TERN_OK && !tern__graph_varies(sized), "%s", tern_error());
+  char *numbers = sized ? tern__graph_text(sized, 1) : NULL;
+  static const char *const parts[] = {"f32[4, 3]",      "f64 0.25\n", "f64 0.14285714285714285\n",
+                                      "i64 20\n",       "f32[12]",    "{12, 2, 9, 3} : f32[9, 3]",
+                                      "\"random\" {25}"};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts && numbers; i++)
+    CHECK(strstr(numbers, parts[i]), "no %s in\n%s", parts[i], numbers);
+  free(again);
+  free(numbers);
+  tern__graph_free(sized);
+  tern__graph_free(g);
+}
+
 static const test_case cases[] = {{"all kinds", test_all_kinds}, {"random graphs", test_random},
                                   {"empty", test_empty},         {"dead nodes", test_dead},
                                   {"hash", test_hash},           {"words", test_words},
-                                  {"elements", test_elements}};
+                                  {"elements", test_elements},   {"sizes", test_sizes}};
 TEST_MAIN("graph text", cases)

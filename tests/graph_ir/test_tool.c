@@ -85,6 +85,27 @@ static void test_both_ways(void) {
   SAYS(0, "", "--explain " GRAPHS "dense.txt", "matmul");
 }
 
-static const test_case cases[] = {
-    {"check", test_both_ways}, {"options", test_options}, {"wrong files", test_wrong}, {"eager runs", test_eager}};
+/* Sizes that vary are given by name. */
+static void test_sizes(void) {
+#define VARYING                                                                                               \
+  "echo 'tern.graph 1 \"vary\" { %x = input f32[s0, 3] #0 %y = input f32[s1, 3] #1 %z = permute %y {1, 0} : " \
+  "f32[3, s1] %p = matmul %x, %z : f32[s0, s1] %r = reshape %p : f32[s1 s0] return %r }' |"
+  SAYS(0, VARYING, "--print -", "%r = reshape %p : f32[s1 s0]");
+  SAYS(0, VARYING, "--print --size s0=4 --size s1=5 -", ": f32[20]");
+  SAYS(0, VARYING, "--check --size s0=4 --size s1=5 -", "compiled and eager results agree");
+  SAYS(0, VARYING, "--run --time 3 --size s1=2 --size s0=2 -", "ms a run (median of 3)");
+  SAYS(0, VARYING, "--explain --size s1=2 --size s0=2 -", "matmul");
+  SAYS(1, VARYING, "--run -", "size s0 of graph \"vary\" varies and is not given: --size s0=VALUE");
+  SAYS(1, VARYING, "--eager --size s0=4 -", "size s1 of graph \"vary\" varies and is not given: --size s1=VALUE");
+  SAYS(1, VARYING, "--eager --size s0=4 --size s1=1 --size s2=3 -",
+       "--size s2: no size of graph \"vary\" has that name");
+  SAYS(2, VARYING, "--size s9=4 -", "--size s9=4: expected s0 to s5, '=' and a size");
+  SAYS(2, VARYING, "--size s0=0 -", "expected s0 to s5");
+}
+
+static const test_case cases[] = {{"check", test_both_ways},
+                                  {"options", test_options},
+                                  {"wrong files", test_wrong},
+                                  {"eager runs", test_eager},
+                                  {"sizes", test_sizes}};
 TEST_MAIN("tern-graph", cases)

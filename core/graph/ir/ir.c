@@ -183,6 +183,11 @@ tern__graph *tern__graph_clone(const tern__graph *g, int64_t (*map)(void *contex
     ok = !tern__graph_add_variable(to, g->variable[i].variable, g->variable[i].node);
     if (ok) to->variable[i].value = g->variable[i].value;
   }
+  if (ok && g->n_labels) ok = (to->label = tern__graph_alloc(to, g->n_labels, sizeof *to->label)) != NULL;
+  for (uint32_t i = 0; i < g->n_labels && ok; i++) {
+    to->label[to->n_labels++] = g->label[i];
+    to->label[i].classes = mapped(&m, g->label[i].classes);
+  }
   if (ok) return to;
   tern__graph_free(to);
   return NULL;
@@ -277,6 +282,14 @@ bool tern__ir_effect(const tern__ir_node *n) {
   for (int b = 0; b < 2; b++)
     for (uint32_t i = 0; n->body[b] && i < n->body[b]->n_nodes; i++)
       if (tern__ir_effect(&n->body[b]->node[i])) return true;
+  return false;
+}
+
+bool tern__ir_draws(const tern__ir_node *n) {
+  if (n->kind == TERN__IR_SOURCE) return true;
+  for (int b = 0; b < 2; b++)
+    for (uint32_t i = 0; n->body[b] && i < n->body[b]->n_nodes; i++)
+      if (tern__ir_draws(&n->body[b]->node[i])) return true;
   return false;
 }
 

@@ -18,7 +18,7 @@ typedef enum tern__ir_kind {
   TERN__IR_VARIABLE, /* the value of variable node->tensor (one reference) when the run begins */
   TERN__IR_PRINT,    /* in[0] is printed when the run comes by; attr[0].u: 1 = values only. No output */
   TERN__IR_COND,     /* in[0]: BOOL, one element; in[1..]: inputs of both bodies, whose results are the outputs */
-  TERN__IR_WHILE     /* in[]: n_out states, then what the bodies read besides. body[0]: one BOOL element, whether to go on;
+  TERN__IR_WHILE /* in[]: n_out states, then what the bodies read besides. body[0]: one BOOL element, whether to go on;
                         body[1]: the next states. attr[0].i: the most trips, 0 = no limit */
 } tern__ir_kind;
 
@@ -35,7 +35,7 @@ typedef struct tern__ir_value {
   uint32_t node; /* that makes it */
   uint16_t out;  /* as which of its outputs */
   uint8_t dtype, rank;
-  bool weak;                   /* a host scalar: no memory, no device */
+  bool weak; /* a host scalar: no memory, no device */
   int64_t shape[TERN_MAX_RANK];
   struct tern__device *device; /* where it lies; NULL for weak ones */
   char *name;                  /* owned; NULL: "%NUMBER" in the text form */
@@ -44,18 +44,19 @@ typedef struct tern__ir_value {
 typedef struct tern__graph tern__graph;
 typedef struct tern__ir_node {
   uint8_t kind;
-  bool pinned;         /* the program asked for the device by name: placement leaves it alone */
-  bool again;          /* computes a value a second time to save memory: fusion must not draw it forward in time */
+  bool pinned;    /* the program asked for the device by name: placement leaves it alone */
+  uint16_t again; /* not 0: computes a value a second time to save memory. Fusion must not draw it forward in time,
+                          and it is no common subexpression but of nodes with the same number */
   uint16_t n_attr;
   uint32_t n_in, n_out;
-  uint32_t first_out;  /* outputs are values first_out, first_out + 1, .. */
-  uint32_t *in;        /* value numbers; owned by the graph's arena, as attr */
+  uint32_t first_out; /* outputs are values first_out, first_out + 1, .. */
+  uint32_t *in;       /* value numbers; owned by the graph's arena, as attr */
   tern_word *attr;
-  const tern__op *op;  /* OP */
+  const tern__op *op;          /* OP */
   struct tern__device *device; /* where it runs; NULL: leaves without a place */
-  tern_tensor *tensor; /* CONST, VARIABLE */
-  tern__ir_source *source; /* SOURCE; in the arena */
-  tern__graph *body[2];    /* COND: then, else; WHILE: condition, body. Owned */
+  tern_tensor *tensor;         /* CONST, VARIABLE */
+  tern__ir_source *source;     /* SOURCE; in the arena */
+  tern__graph *body[2];        /* COND: then, else; WHILE: condition, body. Owned */
 } tern__ir_node;
 
 /* A variable that the graph reads or assigns. */
@@ -65,15 +66,26 @@ typedef struct tern__ir_variable {
   uint32_t value;        /* what it holds when the run ends; the node's own output: only read */
 } tern__ir_variable;
 
+/* Labels of a loss that are an argument of the function: each run looks whether they are classes (labels.h). Not in the
+   text form. */
+typedef struct tern__ir_label {
+  const char *op; /* for messages; static */
+  uint32_t input;
+  bool ignore;              /* ignored is no class, and allowed */
+  int64_t classes, ignored; /* classes: a size */
+} tern__ir_label;
+
 struct tern__graph {
   char *name; /* owned */
   tern__ir_node *node;
   tern__ir_value *value;
   uint32_t n_nodes, n_values, node_capacity, value_capacity;
-  uint32_t *input, n_inputs; /* values, in the order of the arguments */
+  uint32_t *input, n_inputs;   /* values, in the order of the arguments */
   uint32_t *output, n_outputs; /* values; TERN__IR_NONE where a result is TERN_NONE */
   tern__ir_variable *variable;
   uint32_t n_variables, input_capacity, output_capacity, variable_capacity;
+  tern__ir_label *label; /* in the arena */
+  uint32_t n_labels;
   struct tern__ir_chunk *chunks; /* operand and attribute arrays */
 };
 
@@ -102,6 +114,9 @@ tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number);
 void tern__graph_replace_all(tern__graph *g, const uint32_t *map);
 /* Whether the node must stay though nothing uses it (PRINT, a body with a PRINT). */
 bool tern__ir_effect(const tern__ir_node *n);
+
+/* Whether the node's bodies, or it, have a SOURCE. */
+bool tern__ir_draws(const tern__ir_node *n);
 
 /* Views of another value of the graph: the ops reshape, permute, slice, expand. */
 bool tern__ir_is_view(const tern__ir_node *n);

@@ -183,6 +183,9 @@ static bool parse_index(block *b, uint32_t value) {
 }
 
 static bool parse_scalar(tern__parser *p, const tern__text_type *type, tern_word *w) {
+  bool taken;
+  if (!tern__parse_varying_scalar(p, (tern_dtype)type->dtype, w, &taken)) return false;
+  if (taken) return true;
   if ((p->tok.kind != TERN__TOK_NUMBER && p->tok.kind != TERN__TOK_WORD) ||
       !tern__scalar_of_text((tern_dtype)type->dtype, p->tok.text, p->tok.n, w))
     return tern__expected(p, "the scalar's value, a number that its dtype holds");
@@ -311,6 +314,17 @@ static bool parse_types(tern__parser *p) {
          tern__parse_fail(p, &p->tok, "%zu types for %zu values: expected one for each", p->types.n, p->labels.n);
 }
 
+/* again NUMBER, of which the word is taken */
+static bool parse_again(tern__parser *p, tern__ir_node *n) {
+  tern_word w;
+  if (p->tok.kind != TERN__TOK_NUMBER || p->tok.n > 5 || !tern__word_of_text(p->tok.text, p->tok.n, &w) || w.i < 1 ||
+      w.i > UINT16_MAX)
+    return tern__expected(p, "a number from 1 to 65535: which replay the node belongs to");
+  n->again = (uint16_t)w.u;
+  tern__lex(p);
+  return true;
+}
+
 /* Ops, sources, prints and control nodes. */
 static bool parse_general(block *b, tern__ir_kind kind, const tern__op *op) {
   tern__parser *p = b->p;
@@ -332,6 +346,7 @@ static bool parse_general(block *b, tern__ir_kind kind, const tern__op *op) {
     if (!tern__parse_device(p, &n->device)) return false;
   }
   n->pinned = tern__take_word(p, "pinned");
+  if (tern__take_word(p, "again") && !parse_again(p, n)) return false;
   if (kind == TERN__IR_SOURCE) return make_source(b, n, &name);
   if (kind == TERN__IR_COND) return parse_body(b, at, 0, "then") && parse_body(b, at, 1, "else");
   if (kind == TERN__IR_WHILE) return parse_body(b, at, 0, "condition") && parse_body(b, at, 1, "do");

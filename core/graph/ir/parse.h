@@ -72,6 +72,8 @@ bool tern__parse_type(tern__parser *p, tern__text_type *type);
 bool tern__parse_device(tern__parser *p, struct tern__device **device);
 /* {1, 2} into p->words; nothing when no brace is next. */
 bool tern__parse_words(tern__parser *p);
+/* A host scalar made of sizes that vary, if one is next (*taken): s0, 2 s1 + 1, 1/s0. False: an error. */
+bool tern__parse_varying_scalar(tern__parser *p, tern_dtype dtype, tern_word *w, bool *taken);
 /* The tensor of a constant or variable: the values if a brace is next, else zeros if `optional`. */
 tern_tensor *tern__parse_tensor(tern__parser *p, const tern__text_type *type, const tern__token *at, bool optional);
 #endif

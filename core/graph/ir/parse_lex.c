@@ -72,7 +72,7 @@ void tern__lex(tern__parser *p) {
     t->n = run_of(p, is_letter(c) ? "." : ".+-");
     p->at += t->n;
   } else {
-    t->kind = c && strchr(",:={}[]", c) ? TERN__TOK_MARK : TERN__TOK_BAD;
+    t->kind = c && strchr(",:={}[]+/", c) ? TERN__TOK_MARK : TERN__TOK_BAD;
     t->n = 1;
     p->at++;
   }

@@ -2,6 +2,7 @@
 #include "graph/ir/parse.h"
 #include "base/alloc.h"
 #include "device/device.h"
+#include "graph/dims.h"
 #include "tensor/tensor.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,13 +31,103 @@ bool tern__parse_device(tern__parser *p, tern__device **device) {
   return true;
 }
 
-static bool parse_size(tern__parser *p, int64_t *size) {
+/* ---- sizes that vary: s0, 28 s1 + -1, s0 s2; in numbers also 1/s0 ---- */
+
+/* s0, .. as the token; -1: none. */
+static int size_name(const tern__token *t) {
+  if (t->kind != TERN__TOK_WORD || t->n != 2 || t->text[0] != 's') return -1;
+  const int i = t->text[1] - '0';
+  return i >= 0 && i < TERN__MAX_DIMS ? i : -1;
+}
+
+static bool whole_number(const tern__token *t, bool sign, int64_t *v) {
   tern_word w;
-  bool digits = p->tok.kind == TERN__TOK_NUMBER && p->tok.n < 20;
-  for (size_t i = 0; i < p->tok.n && digits; i++) digits = p->tok.text[i] >= '0' && p->tok.text[i] <= '9';
-  if (!digits || !tern__word_of_text(p->tok.text, p->tok.n, &w))
-    return tern__expected(p, "a size (a whole number from 0 to 9223372036854775807)");
-  *size = w.i;
+  bool digits = t->kind == TERN__TOK_NUMBER && t->n < 21;
+  for (size_t i = sign && t->text[0] == '-'; i < t->n && digits; i++) digits = t->text[i] >= '0' && t->text[i] <= '9';
+  if (!digits || !tern__word_of_text(t->text, t->n, &w)) return false;
+  *v = w.i;
+  return true;
+}
+
+/* Whether what is next is made of them: a name, or a number and a name or a line to divide by. */
+static bool varies(const tern__parser *p) {
+  tern__parser q = *p; /* reads ahead; changes no list */
+  if (q.tok.kind == TERN__TOK_NUMBER) tern__lex(&q);
+  return size_name(&q.tok) >= 0 || (p->tok.kind == TERN__TOK_NUMBER && tern__tok_is(&q, '/'));
+}
+
+/* NUMBER, NAME, NUMBER NAME, NAME NAME or NUMBER NAME NAME; used: their bits. */
+static bool parse_term(tern__parser *p, int64_t *term, uint32_t *used) {
+  static const char what[] = "a number, a size that varies (s0 to s5), or products of them";
+  const tern__token first = p->tok;
+  *term = 1;
+  const bool number = whole_number(&p->tok, true, term);
+  if (number) tern__lex(p);
+  int k, names = 0;
+  for (; (k = size_name(&p->tok)) >= 0; names++, tern__lex(p)) {
+    *used |= 1u << k;
+    if (names == 2 || __builtin_mul_overflow(*term, tern__dims_mark(k), term))
+      return tern__parse_fail(p, &first, "too large a product of sizes that vary; it has at most two");
+  }
+  return number || names || tern__expected(p, what);
+}
+
+static bool parse_varying(tern__parser *p, int64_t *v) {
+  const tern__token first = p->tok;
+  uint32_t used = 0;
+  *v = 0;
+  do {
+    int64_t term;
+    if (!parse_term(p, &term, &used)) return false;
+    if (__builtin_add_overflow(*v, term, v)) return tern__parse_fail(p, &first, "too large a size");
+  } while (tern__take_mark(p, '+'));
+  return tern__dims_used(*v) == used ||
+         tern__parse_fail(p, &first,
+                          "sizes that vary cannot be told apart in this sum; it has at most two products, "
+                          "with small factors, and a small number");
+}
+
+/* POLYNOMIAL, or 1/POLYNOMIAL and 2/POLYNOMIAL, which are floats. */
+static bool parse_varying_number(tern__parser *p, bool *whole, int64_t *v, double *real) {
+  tern__parser q = *p;
+  tern__lex(&q);
+  *whole = !tern__tok_is(&q, '/');
+  if (*whole) return parse_varying(p, v);
+  const tern__token first = p->tok;
+  int64_t numerator = 0;
+  if (!whole_number(&first, false, &numerator) || numerator < 1 || numerator > 2)
+    return tern__expected(p, "1/ or 2/ and a size that varies");
+  tern__lex(p);
+  tern__lex(p);
+  if (!parse_varying(p, v)) return false;
+  *real = *v ? (double)numerator / (double)*v : 0;
+  return *v || tern__parse_fail(p, &first, "a number divided by 0");
+}
+
+bool tern__parse_varying_scalar(tern__parser *p, tern_dtype dtype, tern_word *w, bool *taken) {
+  bool whole;
+  int64_t v;
+  double real = 0;
+  const tern__token first = p->tok;
+  *taken = (dtype == TERN_F64 || dtype == TERN_I64 || dtype == TERN_U64) && varies(p);
+  if (!*taken) return true;
+  if (!parse_varying_number(p, &whole, &v, &real)) return false;
+  if (!whole && dtype != TERN_F64) return tern__parse_fail(p, &first, "a fraction where an integer is wanted");
+  if (dtype == TERN_F64)
+    w->f = whole ? (double)v : real;
+  else
+    w->i = v;
+  return true;
+}
+
+static bool parse_size(tern__parser *p, int64_t *size) {
+  const tern__token first = p->tok;
+  if (varies(p)) {
+    if (!parse_varying(p, size)) return false;
+    return *size >= 0 || tern__parse_fail(p, &first, "a negative size");
+  }
+  if (!whole_number(&first, false, size) || first.n >= 20)
+    return tern__expected(p, "a size (a whole number from 0 to 9223372036854775807, or s0 to s5 for one that varies)");
   tern__lex(p);
   return true;
 }
@@ -78,6 +169,17 @@ bool tern__parse_words(tern__parser *p) {
     tern_word *w = tern__list_more(&p->words, sizeof *w);
     if (!w) return false;
     if (p->words.n > UINT16_MAX) return tern__parse_fail(p, &p->tok, "more than %d attributes", UINT16_MAX);
+    if (varies(p)) {
+      bool whole;
+      int64_t v;
+      double real = 0;
+      if (!parse_varying_number(p, &whole, &v, &real)) return false;
+      if (whole)
+        w->i = v;
+      else
+        w->f = real;
+      continue;
+    }
     if ((p->tok.kind != TERN__TOK_NUMBER && p->tok.kind != TERN__TOK_WORD) ||
         !tern__word_of_text(p->tok.text, p->tok.n, w))
       return tern__expected(p, "an attribute (a whole number of 64 bits, a float, or 0x and 16 digits)");

@@ -3,6 +3,7 @@
 #include "graph/ir/text.h"
 #include "base/alloc.h"
 #include "device/device.h"
+#include "graph/dims.h"
 #include "tensor/tensor.h"
 #include <inttypes.h>
 #include <stdarg.h>
@@ -61,8 +62,21 @@ tern_dtype tern__short_dtype_named(const char *name, size_t length) {
 void tern__put_shape(tern__writer *w, tern_dtype dtype, int rank, const int64_t *shape) {
   tern__put(w, tern__short_dtype((int)dtype));
   tern__put(w, "[");
-  for (int d = 0; d < rank && d < TERN_MAX_RANK; d++) tern__putf(w, "%s%" PRId64, d ? ", " : "", shape[d]);
+  for (int d = 0; d < rank && d < TERN_MAX_RANK; d++) {
+    char size[TERN__DIMS_TEXT];
+    tern__putf(w, "%s%s", d ? ", " : "", tern__dims_text(size, shape[d]));
+  }
   tern__put(w, "]");
+}
+
+const char *tern__sizes_text(char *buffer, int rank, const int64_t *shape) {
+  enum { ALL = 512 };
+  char size[TERN__DIMS_TEXT];
+  int at = snprintf(buffer, ALL, "(");
+  for (int d = 0; d < rank && d < TERN_MAX_RANK && at < ALL; d++)
+    at += snprintf(buffer + at, (size_t)(ALL - at), "%s%s", d ? ", " : "", tern__dims_text(size, shape[d]));
+  if (at < ALL) snprintf(buffer + at, (size_t)(ALL - at), "%s)", rank == 1 ? "," : "");
+  return buffer;
 }
 
 bool tern__is_label(const char *text) {
@@ -242,9 +256,14 @@ static void put_words(const printer *p, const tern__ir_node *n) {
   if (!n->n_attr) return;
   tern__put(p->w, " {");
   for (uint32_t a = 0; a < n->n_attr; a++) {
-    tern__word_text(n->attr[a], text);
+    char size[TERN__DIMS_TEXT];
+    const char *varies = tern__dims_used(n->attr[a].i) ? tern__dims_text(size, n->attr[a].i) : NULL;
+    const double small = n->attr[a].f < 0 ? -n->attr[a].f : n->attr[a].f; /* as sized.c takes them */
+    if (!varies && n->kind == TERN__IR_OP && small < 0x1p-20 && small > 0x1p-62)
+      varies = tern__dims_scalar_text(size, n->attr[a].f);
+    if (!varies) tern__word_text(n->attr[a], text);
     if (a) tern__put(p->w, ", ");
-    tern__put(p->w, text);
+    tern__put(p->w, varies ? varies : text);
   }
   tern__put(p->w, "}");
 }
@@ -262,8 +281,12 @@ static void put_leaf(const printer *p, const tern__ir_node *n, const tern__ir_va
   put_type(p, v);
   if (n->kind == TERN__IR_INPUT && n->n_attr) tern__putf(p->w, " #%" PRIu64, n->attr[0].u);
   if (n->kind == TERN__IR_SCALAR && n->n_attr) {
+    char size[TERN__DIMS_TEXT];
+    const char *varies = v->dtype == TERN_F64            ? tern__dims_scalar_text(size, n->attr[0].f)
+                         : tern__dims_used(n->attr[0].i) ? tern__dims_text(size, n->attr[0].i)
+                                                         : NULL;
     tern__scalar_text((tern_dtype)v->dtype, n->attr[0], text);
-    tern__putf(p->w, " %s", text);
+    tern__putf(p->w, " %s", varies ? varies : text);
   }
   if (!t || t->flags & TERN__WEAK) return;
   const bool full = p->constants || (n->kind == TERN__IR_CONST && t->numel <= TERN__TEXT_SMALL);
@@ -327,6 +350,7 @@ static void put_node(const printer *p, const tern__ir_node *n) {
     }
   }
   if (n->pinned) tern__put(p->w, " pinned");
+  if (n->again) tern__putf(p->w, " again %u", n->again);
   put_bodies(p, n);
   tern__put(p->w, "\n");
 }

@@ -21,7 +21,7 @@ void tern__put(tern__writer *w, const char *text);
 void tern__putf(tern__writer *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "text" with quotes, backslashes and control characters escaped. */
 void tern__put_quoted(tern__writer *w, const char *text);
-/* f32[2, 3] */
+/* f32[2, s0]: sizes that vary by their names (graph/dims.h) */
 void tern__put_shape(tern__writer *w, tern_dtype dtype, int rank, const int64_t *shape);
 /* The text, owned by the caller, or NULL with the error set. */
 char *tern__writer_end(tern__writer *w);
@@ -30,6 +30,8 @@ char *tern__writer_end(tern__writer *w);
 const char *tern__short_dtype(int dtype);
 /* The dtype of that name; TERN_NO_DTYPE when there is none. */
 tern_dtype tern__short_dtype_named(const char *name, size_t length);
+/* (2, s0) for messages; at least 512 bytes. Returns buffer. */
+const char *tern__sizes_text(char *buffer, int rank, const int64_t *shape);
 /* Whether the text can stand behind % and be told from a number. */
 bool tern__is_label(const char *text);
 /* The graph node's name: the op's, or the kind's. Static. */

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { WHY = 256, LONG_WHY = 700 };
+enum { WHY = 256, LONG_WHY = 1300 };
 
 typedef struct checker {
   const tern__graph *g;
@@ -40,9 +40,9 @@ static const tern__ir_value *value_of(const checker *c, uint32_t v) { return &c-
 static const tern__ir_value *out_of(const checker *c, uint32_t o) { return &c->g->value[c->n->first_out + o]; }
 
 static const char *type_text(char *text, const tern__ir_value *v) {
-  char shape[200];
-  snprintf(text, 220, "%s%s%s", v->weak ? "weak " : "", tern__short_dtype(v->dtype),
-           tern__shape_text(shape, v->rank <= TERN_MAX_RANK ? v->rank : 0, v->shape));
+  char shape[512];
+  snprintf(text, 560, "%s%s%s", v->weak ? "weak " : "", tern__short_dtype(v->dtype),
+           tern__sizes_text(shape, v->rank <= TERN_MAX_RANK ? v->rank : 0, v->shape));
   return text;
 }
 
@@ -115,7 +115,7 @@ static bool counts_are(const checker *c, uint32_t n_in, uint32_t n_attr, uint32_
 static bool tensor_is(const checker *c) {
   const tern_tensor *t = c->n->tensor;
   const tern__ir_value *v = out_of(c, 0);
-  char a[220], b[200];
+  char a[560], b[512];
   if (!t || t == TERN_NONE || t->live != TERN__LIVE || t->flags & TERN__WEAK)
     return broken(c, "its tensor is missing, dead or a host scalar");
   const bool variable = (t->flags & TERN__VARIABLE) != 0;
@@ -123,7 +123,7 @@ static bool tensor_is(const checker *c) {
     return broken(c, "its tensor is %s variable", variable ? "a" : "no");
   if (v->weak || t->dtype != v->dtype || !same_shape(t->rank, t->shape, v->rank, v->shape))
     return broken(c, "its tensor is %s%s, its value %s", tern__short_dtype(t->dtype),
-                  tern__shape_text(b, t->rank, t->shape), type_text(a, v));
+                  tern__sizes_text(b, t->rank, t->shape), type_text(a, v));
   return t->device == v->device || broken(c, "its tensor is on %s, its value on %s", t->device->name, v->device->name);
 }
 
@@ -224,14 +224,14 @@ static bool results_are(checker *c, const tern__call *call) {
   q.n_out = 1;
   tern__result r[TERN__MAX_ARGS];
   memset(r, 0, sizeof r);
-  char why[LONG_WHY] = "", text[220], shape[200];
+  char why[LONG_WHY] = "", text[560], shape[512];
   if (!infer_of(call, &q, r, why)) return broken(c, "%s", why);
   if (q.n_out != c->n->n_out) return broken(c, "it has %u outputs; inference gives %u", c->n->n_out, q.n_out);
   for (uint32_t o = 0; o < q.n_out; o++) {
     const tern__ir_value *v = out_of(c, o);
     if (r[o].dtype != (tern_dtype)v->dtype || !same_shape(r[o].rank, r[o].shape, v->rank, v->shape))
       return broken(c, "output %u is %s; inference gives %s%s", o, type_text(text, v),
-                    tern__short_dtype((int)r[o].dtype), tern__shape_text(shape, r[o].rank, r[o].shape));
+                    tern__short_dtype((int)r[o].dtype), tern__sizes_text(shape, r[o].rank, r[o].shape));
   }
   return true;
 }
@@ -270,7 +270,7 @@ static bool graph_is(checker *outer, const tern__graph *g);
 /* Inputs of body b: operands [first, n_in). */
 static bool body_inputs_are(const checker *c, int b, uint32_t first) {
   const tern__graph *body = c->n->body[b];
-  char x[220], y[220];
+  char x[560], y[560];
   if (body->n_inputs != c->n->n_in - first)
     return broken(c, "body %d takes %u inputs and gets %u", b, body->n_inputs, c->n->n_in - first);
   for (uint32_t i = 0; i < body->n_inputs; i++) {
@@ -287,7 +287,7 @@ static bool body_inputs_are(const checker *c, int b, uint32_t first) {
 /* Results of body b: what `like` says, n of them. */
 static bool body_outputs_are(const checker *c, int b, const tern__ir_value *like, uint32_t n) {
   const tern__graph *body = c->n->body[b];
-  char x[220], y[220];
+  char x[560], y[560];
   if (body->n_outputs != n) return broken(c, "body %d gives %u results; expected %u", b, body->n_outputs, n);
   for (uint32_t o = 0; o < n; o++) {
     if (body->output[o] == TERN__IR_NONE) return broken(c, "result %u of body %d is left out", o, b);
@@ -301,7 +301,7 @@ static bool body_outputs_are(const checker *c, int b, const tern__ir_value *like
 static bool one_bool(const checker *c, const tern__ir_value *v, const char *what) {
   bool one = v->dtype == TERN_BOOL;
   for (int d = 0; d < v->rank; d++) one = one && v->shape[d] == 1;
-  char text[220];
+  char text[560];
   return one || broken(c, "%s is %s; expected one BOOL", what, type_text(text, v));
 }
 
@@ -335,6 +335,7 @@ static bool node_is(checker *c, uint32_t at) {
   if (n->kind > TERN__IR_WHILE) return broken(c, "%d is no kind of node", n->kind);
   if (!operands_are(c, at) || !outputs_are(c, at)) return false;
   if (n->pinned && !n->device) return broken(c, "it is pinned to no device");
+  if (n->again && n->kind != TERN__IR_OP) return broken(c, "it computes nothing again; only ops do");
   const bool control = n->kind == TERN__IR_COND || n->kind == TERN__IR_WHILE;
   if (!control && (n->body[0] || n->body[1])) return broken(c, "it has a body");
   if (control) return control_is(c);
@@ -360,7 +361,7 @@ static bool lists_are(checker *c) {
       return broken(c, "entry %u of the variables does not fit its node %u", i, v->node);
     if (!use_is(c, v->value, g->n_nodes, "the new value of variable", i)) return false;
     const tern__ir_value *before = value_of(c, g->node[v->node].first_out), *now = value_of(c, v->value);
-    char a[220], b[220];
+    char a[560], b[560];
     if (!same_type(before, now))
       return broken(c, "variable %u (\"%.60s\") is %s and is assigned %s", i, v->variable->variable->name,
                     type_text(a, before), type_text(b, now));
