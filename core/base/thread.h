@@ -67,6 +67,13 @@ typedef struct tern__listener {
 } tern__listener;
 extern tern__listener tern__tape_listener;
 
+/* What is computed again in a trace (tern_checkpoint_call): with values[] for n variables. */
+typedef struct tern__repeat {
+  uint32_t source; /* random numbers are those of the sources from this position on; 0: nothing is repeated */
+  uint16_t number; /* of the replay */
+  int n;
+  tern_tensor *const *variables, *const *values;
+} tern__repeat;
 /* What stands in for running while thread->trace is set (core/graph/trace.c). Functions that return tensors return them
    borrowed from the scope, NULL with the error set. */
 typedef struct tern__graph_hooks {
@@ -86,11 +93,21 @@ typedef struct tern__graph_hooks {
   tern_rc (*source)(struct tern__thread *t, const char *name,
                     tern_rc (*next)(void *self, int64_t elements, tern_word *out, int n_out), void *self,
                     tern_dtype dtype, int64_t elements, tern_tensor **out, int n);
+  /* what make(self) draws with such a source, where it may stand in the order of a run; borrowed from the scope */
+  tern_tensor *(*draw)(struct tern__thread *t, tern_tensor *(*make)(void *self), void *self);
   tern_rc (*print)(struct tern__thread *t, tern_tensor *x, bool values_only);
   int64_t (*size)(struct tern__thread *t, int64_t size, const char *what); /* a size as a number of this call */
   int64_t (*shown)(struct tern__thread *t, int64_t size); /* a size for people: of this call; -1: unknown */
   tern_rc (*unreadable)(const tern_tensor *t, const char *op);             /* the error for reading what has no value */
   bool (*usable)(const tern_tensor *t, const char *op, int argument);      /* a symbolic tensor */
+  /* integers that must lie in [0, classes), or be *ignored (NULL: none); op: for the message, static */
+  tern_rc (*labels)(struct tern__thread *t, const char *op, tern_tensor *labels, int64_t classes,
+                    const int64_t *ignored);
+  uint32_t (*position)(struct tern__thread *t); /* of what the next op makes */
+  /* Ops from here on are that replay; they stay apart from what was computed first (no common subexpressions). Returns
+     what was going on before, for repeated(). The number is given here. */
+  tern__repeat (*repeat)(struct tern__thread *t, tern__repeat replay);
+  void (*repeated)(struct tern__thread *t, tern__repeat before);
   void (*thread_end)(struct tern__thread *t);
 } tern__graph_hooks;
 extern tern__graph_hooks tern__graph_listener;

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/options.h"
+#include "base/string.h"
 #include "device/trace.h"
 #include "graph/passes/layout.h"
 #include "graph/passes/place_graph.h"
@@ -14,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BODIES = '\1' }; /* in the notes: where those of the bodies belong, which are compiled later */
+
 /* One line a step, for tern_explain. */
 static void explain(tern__unit *u) {
   for (uint32_t i = 0; i < u->n_steps; i++) {
@@ -24,7 +27,7 @@ static void explain(tern__unit *u) {
       if (s->packed >> k & 1)
         tern__unit_note(u, "%s argument %u%s", n++ ? "," : ", packed:", k, s->constants >> k & 1 ? " (once)" : "");
     if (s->workspace) tern__unit_note(u, ", workspace %llu bytes", (unsigned long long)s->workspace);
-    tern__unit_note(u, "\n");
+    tern__unit_note(u, s->kind == TERN__L_COND || s->kind == TERN__L_WHILE ? "\n%c" : "\n", BODIES);
   }
 }
 
@@ -57,11 +60,13 @@ static void dump(const tern__graph *g, unsigned number, int place, const char *s
   free(dot);
 }
 
-static void dump_steps(const tern__unit *u, unsigned number) {
+static void dump_steps(const tern__program *p, unsigned number) {
   char path[1024];
   if (!*tern__opt()->dump) return;
   snprintf(path, sizeof path, "%s/%04u-steps.txt", tern__opt()->dump, number);
-  write_file(path, u->why ? u->why : "");
+  char *text = tern__program_explain(p);
+  write_file(path, text);
+  free(text);
 }
 
 /* After a pass: in debug builds and for dumps the graph must still be one. */
@@ -118,8 +123,8 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   if (!rc) rc = tern__unit_emit(&u);
   if (!rc) rc = tern__unit_memory(&u);
   if (!rc) explain(&u);
-  if (!rc) dump_steps(&u, number);
   tern__program *p = rc ? NULL : tern__program_record(&u);
+  if (p) dump_steps(p, number);
   tern__layout_hold *hold = u.hold; /* a program takes it over */
   tern__unit_free(&u);
   tern__layout_release(hold);
@@ -129,4 +134,52 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
   return p;
 }
 
-char *tern__program_explain(const tern__program *p) { return tern__strdup(p->why ? p->why : ""); }
+/* ---- explaining ---- */
+
+/* A line of a body's notes, or all of it, behind `indent` spaces. */
+static bool put_indented(tern__string *s, const char *text, int indent) {
+  bool ok = true;
+  while (*text && ok) {
+    const char *end = strchr(text, '\n');
+    const size_t n = end ? (size_t)(end - text) + 1 : strlen(text);
+    for (int i = 0; i < indent && ok; i++) ok = !tern__string_append_text(s, " ");
+    ok = ok && !tern__string_append(s, text, n);
+    text += n;
+  }
+  return ok;
+}
+
+static bool put_bodies(tern__string *s, const tern__pstep *step, bool loop) {
+  static const char *const words[][2] = {{"then", "else"}, {"condition", "do"}};
+  bool ok = true;
+  for (int b = 0; b < 2 && ok; b++) {
+    char head[200];
+    const tern__program_stats *of = tern__program_statistics(step->body[b]);
+    snprintf(head, sizeof head, "%s: %u nodes, %u launches, %u copies, arena %llu bytes\n", words[loop][b], of->nodes,
+             of->launches, of->copies, (unsigned long long)of->arena_bytes);
+    char *text = tern__program_explain(step->body[b]);
+    ok = text && put_indented(s, head, 6) && put_indented(s, text, 6);
+    free(text);
+  }
+  return ok;
+}
+
+const tern__graph *tern__program_graph(const tern__program *p) { return p->graph; }
+
+char *tern__program_explain(const tern__program *p) {
+  tern__string s = {0};
+  bool ok = !tern__string_append_text(&s, "");
+  const char *text = p->why ? p->why : "";
+  for (uint32_t i = 0; ok; i++) { /* up to a control step, then its bodies */
+    const char *end = strchr(text, BODIES);
+    ok = !tern__string_append(&s, text, end ? (size_t)(end - text) : strlen(text));
+    if (!end) break;
+    text = end + 1;
+    while (i < p->n_steps && p->step[i].kind != TERN__L_COND && p->step[i].kind != TERN__L_WHILE) i++;
+    if (ok && i < p->n_steps) ok = put_bodies(&s, &p->step[i], p->step[i].kind == TERN__L_WHILE);
+  }
+  if (ok && s.text) return s.text;
+  tern__string_free(&s);
+  tern__fail(TERN_E_OOM, "graph: out of host memory to explain \"%s\"", p->name);
+  return NULL;
+}

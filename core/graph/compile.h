@@ -26,6 +26,8 @@ void tern__program_free(tern__program *p); /* waits for nothing: storages know t
    (TERN_NONE stays). Any thread; several at once take a frame each. */
 tern_rc tern__program_run(tern__program *p, tern_tensor *const *in, tern_tensor **out);
 const tern__program_stats *tern__program_statistics(const tern__program *p);
+/* What was compiled, as it was compiled. */
+const tern__graph *tern__program_graph(const tern__program *p);
 /* What was fused, where, and why; malloc'ed text. */
 char *tern__program_explain(const tern__program *p);
 #endif

@@ -23,6 +23,11 @@ static tern_rc collect(tern__assigned *v, const tern__body *b) {
   return TERN_OK;
 }
 
+tern_rc tern__assigned_list(tern__assigned *v, const tern__body *b) {
+  v->n = 0;
+  return collect(v, b);
+}
+
 /* The value from outside is a declared input from now on. */
 static tern_rc declare(tern__body *b, tern_tensor *outer, uint32_t *value) {
   *value = tern__body_value_of(b, outer);
@@ -74,17 +79,20 @@ tern_rc tern__assigned_begin(tern__assigned *v, tern__body *a, tern__body *b, bo
 
 tern_rc tern__assigned_end(tern__thread *t, tern__assigned *v, tern_tensor *const *out, tern_rc rc) {
   for (int k = 0; k < v->n && !rc; k++) rc = tern__graph_listener.assign(t, v->variable[k], out[k]);
-  tern__control_drop(v->variable, v->n);
-  tern__control_drop(v->before, v->n);
-  v->n = 0;
+  tern__assigned_drop(v);
   return rc;
 }
 
+void tern__assigned_drop(tern__assigned *v) {
+  tern__control_drop(v->variable, v->n);
+  tern__control_drop(v->before, v->n);
+  v->n = 0;
+}
+
 tern_rc tern__assigned_refuse(const tern__assigned *v, const char *what) {
-  return v->n ? tern__fail(
-                    TERN_E_UNSUPPORTED,
-                    "%s: variable \"%s\" is assigned inside while a tape records the %s in a graph; call it under "
-                    "TERN_NO_GRADIENT, or return the value and assign it outside",
-                    what, v->variable[0]->variable->name, what)
-              : TERN_OK;
+  return tern__fail(TERN_E_UNSUPPORTED,
+                    "%s: variable \"%s\" is assigned inside while several tapes record the %s in a graph: a second "
+                    "derivative would have to go through what it was in each trip; call it under TERN_NO_GRADIENT, or "
+                    "make the variable a state of the %s and assign it behind",
+                    what, v->variable[0]->variable->name, what, what);
 }

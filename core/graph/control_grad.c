@@ -150,7 +150,8 @@ static tern_rc vjp_again(void *self, tern_tensor *const *in, int n_in, tern_tens
     if (reads->tracked[i] && n < 2 * TERN__CONTROL_MOST) sources[n++] = i < n_given ? in[i] : reads->tensor[i];
   if (n != n_out) return tern__fail(TERN_E_UNSUPPORTED, "%s: too many operands for a second derivative", a->of->what);
   const tern__callee callee = {a->of->what, "gradient", a->of->vjp, a->of->self};
-  return tern__vjp_through(&callee, in, n_given, a->own->n_out, NULL, in + n_given + a->own->n_out, sources, n, out);
+  return tern__vjp_through(&callee, NULL, in, n_given, a->own->n_out, NULL, in + n_given + a->own->n_out, sources, n,
+                           out);
 }
 
 /* The rule of r, whose call is c. */
@@ -217,7 +218,8 @@ static rule *make_rule(tern__thread *t, const tern__taped *c, int order) {
     if (c->seeded[o]) in[n++] = c->out[o];
   const tern__callee callee = {c->what, "gradient", c->vjp, c->self};
   tern__body b = {0};
-  if (!rc) rc = tern__body_trace(t, &b, &callee, in, n, r->n_gradients, NULL);
+  tern__draws draws = {.in_turn = true}; /* a rule's own draws come behind those of the call */
+  if (!rc) rc = tern__body_trace(t, &b, &callee, &draws, in, n, r->n_gradients, NULL);
   if (!rc) rc = find_outer(r, &b, c->reads, t->trace);
   r->back = b.g;
   b.g = NULL;
@@ -238,15 +240,30 @@ tern_rc tern__control_record(tern__thread *t, const tern__taped *c) {
 
 /* ---- through a body ---- */
 
-tern_rc tern__vjp_through(const tern__callee *c, tern_tensor *const *in, int n_in, int n_out, tern_tensor *const *like,
-                          tern_tensor *const *seeds, tern_tensor *const *sources, int n_sources,
-                          tern_tensor **gradients) {
+/* The variables are those values in this body, whatever the call assigns. */
+static tern_rc hold_variables(tern__tracer *trace, const tern__again *rerun) {
+  tern_rc rc = TERN_OK;
+  for (int k = 0; k < rerun->assigned->n && !rc; k++) {
+    rc = tern__tracer_bind(trace, rerun->assigned->variable[k], rerun->value[k]);
+    tern__tracer_keep(trace, rerun->assigned->variable[k]);
+  }
+  return rc;
+}
+
+tern_rc tern__vjp_through(const tern__callee *c, const tern__again *rerun, tern_tensor *const *in, int n_in, int n_out,
+                          tern_tensor *const *like, tern_tensor *const *seeds, tern_tensor *const *sources,
+                          int n_sources, tern_tensor **gradients) {
   tern_tensor *out[TERN__CONTROL_MOST], *target[TERN__CONTROL_MOST], *seed[TERN__CONTROL_MOST];
   int n = 0;
   tern_tape *tape = tern_tape_begin(&(tern_tape_opts){.watch_nothing = 1});
   tern_rc rc = tape ? TERN_OK : tern__recorded();
   for (int i = 0; i < n_sources && !rc; i++) rc = tern_tape_watch(tape, sources[i]);
+  tern__tracer *trace = tern__tls->trace;
+  tern__draws *const own = trace->draws;
+  if (rerun && !rc) rc = hold_variables(trace, rerun);
+  if (rerun) trace->draws = rerun->draws;
   if (!rc) rc = tern__callee_call(c, in, n_in, out, n_out, like);
+  trace->draws = own;
   for (int o = 0; o < n_out && !rc; o++) {
     if (!seeds[o] || !tern__is_float((tern_dtype)out[o]->dtype)) continue;
     target[n] = out[o];

@@ -12,12 +12,14 @@ static tern_rc no_memory(void) { return tern__fail(TERN_E_OOM, "graph: out of ho
 
 /* ---- opening and closing ---- */
 
-tern_rc tern__body_open(tern__thread *t, tern__body *b) {
+tern_rc tern__body_open(tern__thread *t, tern__body *b, tern__draws *draws) {
   memset(b, 0, sizeof *b);
   b->tracer = tern__tracer_new(TERN__TRACE_BODY, t->trace->name);
   if (!b->tracer) return tern__recorded();
   b->tracer->outer = t->trace;
   b->tracer->quiet = t->trace->quiet;
+  b->tracer->draws = draws;
+  b->tracer->in_turn = draws && draws->in_turn;
   b->before = tern__tracer_enter(t, b->tracer, true);
   b->scope = tern_scope_begin();
   return TERN_OK;
@@ -64,7 +66,8 @@ static tern_rc take_assigned(tern__body *b) {
   b->assigned = tern__calloc((size_t)trace->n_bound, sizeof *b->assigned);
   if (!b->assigned) return no_memory();
   for (int i = 0; i < trace->n_bound; i++) {
-    struct tern__body_assigned *a = &b->assigned[i];
+    struct tern__body_assigned *a = &b->assigned[b->n_assigned];
+    if (trace->bound[i].local) continue;
     tern_tensor *before = tern__tracer_variable(trace->outer, trace->bound[i].variable);
     if (!before) return tern__recorded();
     a->value = tern__tracer_value(trace, trace->bound[i].value);
@@ -82,6 +85,9 @@ tern_rc tern__body_close(tern__thread *t, tern__body *b, tern_rc rc) {
   tern__tracer_leave(t, b->before);
   if (!rc) rc = take_captures(b);
   tern_scope_end(&b->scope);
+  b->drew = b->tracer->drew;
+  b->fresh = b->tracer->fresh;
+  b->tracer->draws = NULL;
   b->g = tern__tracer_finish(b->tracer);
   b->tracer = NULL;
   if (rc) tern__body_free(b);
@@ -103,10 +109,10 @@ void tern__body_free(tern__body *b) {
   b->n_outer = b->n_assigned = 0;
 }
 
-tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, tern_tensor *const *in, int n_in,
-                         int n_out, tern_tensor *const *like) {
+tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, tern__draws *draws,
+                         tern_tensor *const *in, int n_in, int n_out, tern_tensor *const *like) {
   tern_tensor *given[2 * TERN__CONTROL_MOST], *out[TERN__CONTROL_MOST] = {0};
-  tern_rc rc = tern__body_open(t, b);
+  tern_rc rc = tern__body_open(t, b, draws);
   for (int i = 0; i < n_in && !rc; i++)
     if (!(given[i] = tern__body_input(b, in[i]))) rc = tern__recorded();
   if (!rc) rc = tern__callee_call(c, given, n_in, out, n_out, like);
@@ -114,8 +120,10 @@ tern_rc tern__body_trace(tern__thread *t, tern__body *b, const tern__callee *c, 
   return tern__body_close(t, b, rc);
 }
 
-void tern__body_form(const tern__body *b, int o, tern_tensor *form) {
-  const tern__ir_value *v = &b->g->value[b->g->output[o]];
+void tern__body_form(const tern__body *b, int o, tern_tensor *form) { tern__value_form(b, b->g->output[o], form); }
+
+void tern__value_form(const tern__body *b, uint32_t value, tern_tensor *form) {
+  const tern__ir_value *v = &b->g->value[value];
   memset(form, 0, sizeof *form);
   form->live = TERN__LIVE;
   atomic_store_explicit(&form->refs, 1u << 30, memory_order_relaxed);
@@ -192,6 +200,7 @@ tern_rc tern__control_node(tern__thread *t, tern_tensor *predicate, tern_tensor 
                            tern__body *b, int64_t max_trips, tern_tensor **out, int n_out) {
   tern__tracer *trace = t->trace;
   tern__graph *g = trace->g;
+  if (trace->repeat.source && (a->fresh || b->fresh)) return tern__draws_repeated();
   uint32_t *value = tern__calloc((size_t)n_in + a->n_outer + 1, sizeof *value), n = 0;
   if (!value) return no_memory();
   tern_rc rc = TERN_OK;
@@ -213,6 +222,9 @@ tern_rc tern__control_node(tern__thread *t, tern_tensor *predicate, tern_tensor 
   g->node[node].body[0] = a->g;
   g->node[node].body[1] = b->g;
   a->g = b->g = NULL;
+  trace->drew |= a->drew || b->drew;
+  trace->fresh |= a->fresh || b->fresh;
+  trace->in_turn |= a->fresh || b->fresh;
   for (int o = 0; o < n_out; o++)
     if (!(out[o] = tern__tracer_tensor(trace, g->node[node].first_out + (uint32_t)o))) return tern__recorded();
   return TERN_OK;
@@ -239,6 +251,11 @@ static tern_rc splice_node(tern__graph *to, const tern__graph *g, const tern__ir
   tern__ir_node *copy = &to->node[at];
   copy->pinned = n->pinned;
   copy->device = n->device;
+  if (n->source) { /* borrowed from the graph that is put in, as in its copies */
+    if (!(copy->source = tern__graph_alloc(to, 1, sizeof *copy->source))) return tern__recorded();
+    *copy->source = *n->source;
+    copy->source->release = NULL;
+  }
   if (n->tensor) copy->tensor = tern__ref(n->tensor);
   for (uint32_t o = 0; o < n->n_out; o++) {
     const tern__ir_value *v = &g->value[n->first_out + o];
@@ -264,6 +281,10 @@ tern_rc tern__graph_splice(tern__thread *t, const tern__graph *g, tern_tensor *c
     const tern__ir_node *n = &g->node[i];
     if (n->kind != TERN__IR_INPUT && n->kind != TERN__IR_PRINT && n->kind != TERN__IR_DEAD)
       rc = splice_node(t->trace->g, g, n, map);
+    const bool draws = tern__ir_draws(n); /* only behind a draw that was in turn: see make_rule */
+    t->trace->drew |= draws;
+    t->trace->fresh |= draws;
+    t->trace->in_turn |= draws && n->body[0];
   }
   for (uint32_t o = 0; o < g->n_outputs && !rc; o++)
     if (!(out[o] = tern__tracer_tensor(t->trace, map[g->output[o]]))) rc = tern__recorded();
@@ -274,9 +295,11 @@ tern_rc tern__graph_splice(tern__thread *t, const tern__graph *g, tern_tensor *c
 /* ---- reads ---- */
 
 tern_tensor *tern__as_recorded(const tern__tracer *trace, tern_tensor *x) {
-  while (trace->kind == TERN__TRACE_BODY && trace->outer) trace = trace->outer;
-  for (int i = 0; i < trace->n_bound; i++)
-    if (trace->bound[i].value == x) return trace->bound[i].variable;
+  for (;; trace = trace->outer) {
+    for (int i = 0; i < trace->n_bound; i++)
+      if (trace->bound[i].value == x) return trace->bound[i].variable;
+    if (trace->kind != TERN__TRACE_BODY || !trace->outer) break;
+  }
   for (uint32_t i = 0; i < trace->n_current; i++)
     if (trace->current[i] == x) return trace->g->variable[i].variable;
   return x;

@@ -3,6 +3,8 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "dispatch/dispatch.h"
+#include "graph/control.h"
+#include "graph/labels.h"
 #include "graph/mode.h"
 #include "ops/table.h"
 #include "ops/write.h"
@@ -232,8 +234,13 @@ tern_rc tern__tracer_bind(tern__tracer *trace, tern_tensor *variable, tern_tenso
     return no_memory();
   }
   trace->bound = bound;
-  bound[trace->n_bound++] = (struct tern__bound){variable, now};
+  bound[trace->n_bound++] = (struct tern__bound){variable, now, false};
   return TERN_OK;
+}
+
+void tern__tracer_keep(tern__tracer *trace, const tern_tensor *variable) {
+  for (int i = 0; i < trace->n_bound; i++)
+    if (trace->bound[i].variable == variable) trace->bound[i].local = true;
 }
 
 static bool is_bound(const tern__tracer *trace, const tern_tensor *v) {
@@ -244,6 +251,8 @@ static bool is_bound(const tern__tracer *trace, const tern_tensor *v) {
 
 tern_tensor *tern__tracer_variable(tern__tracer *trace, tern_tensor *v) {
   tern__graph *g = trace->g;
+  for (int i = 0; i < trace->repeat.n; i++)
+    if (trace->repeat.variables[i] == v) return trace->repeat.values[i];
   for (int i = 0; i < trace->n_bound; i++)
     if (trace->bound[i].variable == v) return trace->bound[i].value;
   for (uint32_t i = 0; i < g->n_variables; i++)
@@ -312,6 +321,7 @@ static uint32_t add_node(tern__tracer *trace, const tern__op *op, tern__device *
       tern__graph_add(g, TERN__IR_OP, op, operand, (uint32_t)n_in, attr, (uint32_t)n_attr, (uint32_t)n_out);
   if (node == TERN__IR_NONE) return node;
   g->node[node].device = device;
+  g->node[node].again = trace->repeat.number;
   for (int o = 0; o < n_out; o++) {
     tern__ir_value *v = &g->value[g->node[node].first_out + (uint32_t)o];
     v->dtype = (uint8_t)r[o].dtype;
@@ -516,15 +526,36 @@ void tern__tracer_close_variables(tern__tracer *trace) {
     trace->g->variable[i].value = tern__tracer_value(trace, trace->current[i]);
 }
 
+/* The source that what is being repeated made at this point; TERN__IR_NONE: nothing is repeated. */
+static uint32_t source_of_then(tern__tracer *trace, const char *name, int64_t elements, uint32_t n_out) {
+  const tern__graph *g = trace->g;
+  if (!trace->repeat.source) return TERN__IR_NONE;
+  for (uint32_t i = trace->repeat.source - 1; i < g->n_nodes; i++) {
+    const tern__ir_node *node = &g->node[i];
+    if (node->kind != TERN__IR_SOURCE || node->n_out != n_out || node->attr[0].i != elements ||
+        strcmp(node->source->name, name) != 0)
+      continue;
+    trace->repeat.source = i + 2;
+    return i;
+  }
+  return TERN__IR_NONE;
+}
+
 static tern_rc on_source(tern__thread *t, const char *name,
                          tern_rc (*next)(void *self, int64_t elements, tern_word *out, int n_out), void *self,
                          tern_dtype dtype, int64_t elements, tern_tensor **out, int n) {
   tern__graph *g = t->trace->g;
-  if (t->trace->kind == TERN__TRACE_BODY)
+  if (t->trace->kind == TERN__TRACE_BODY && strcmp(name, "random") != 0)
     return tern__fail(TERN_E_UNSUPPORTED,
-                      "%s: it gives new numbers in each run, which the body of a traced loop or branch cannot have; "
-                      "draw outside and pass the result in, or give the draw a seed of its own",
+                      "%s: it counts the runs of a graph, and would not see those of the body of a traced loop or "
+                      "branch; apply the optimizer outside of the body, or run the loop eagerly",
                       name);
+  const uint32_t then = source_of_then(t->trace, name, elements, (uint32_t)n);
+  if (then != TERN__IR_NONE) {
+    for (int o = 0; o < n; o++)
+      if (!(out[o] = tern__tracer_tensor(t->trace, g->node[then].first_out + (uint32_t)o))) return tern__recorded();
+    return TERN_OK;
+  }
   const uint32_t node = tern__graph_add(g, TERN__IR_SOURCE, NULL, NULL, 0, &(tern_word){.i = elements}, 1, (uint32_t)n);
   if (node == TERN__IR_NONE) return tern__recorded();
   tern__ir_source *s = tern__graph_alloc(g, 1, sizeof *s);
@@ -655,6 +686,23 @@ static bool on_usable(const tern_tensor *t, const char *op, int argument) {
   return false;
 }
 
+/* Node numbers, from 1; while something is repeated, those of then. */
+static uint32_t on_position(tern__thread *t) {
+  const tern__tracer *trace = t->trace;
+  return trace->repeat.source ? trace->repeat.source : trace->g->n_nodes + 1;
+}
+
+static tern__repeat on_repeat(tern__thread *t, tern__repeat replay) {
+  tern__tracer *trace = t->trace;
+  const tern__repeat before = trace->repeat;
+  if (trace->n_repeats < UINT16_MAX) trace->n_repeats++;
+  trace->repeat = replay;
+  trace->repeat.number = trace->n_repeats;
+  return before;
+}
+
+static void on_repeated(tern__thread *t, tern__repeat before) { t->trace->repeat = before; }
+
 static void on_thread_end(tern__thread *t) {
   t->hooks &= ~(uint32_t)TERN__HOOK_GRAPH;
   t->trace = NULL;
@@ -673,11 +721,16 @@ static void install(void) {
                                              .read = on_read,
                                              .assign = on_assign,
                                              .source = on_source,
+                                             .draw = tern__draw,
                                              .print = on_print,
                                              .size = on_size,
                                              .shown = on_shown,
                                              .unreadable = on_unreadable,
                                              .usable = on_usable,
+                                             .labels = tern__labels_note,
+                                             .position = on_position,
+                                             .repeat = on_repeat,
+                                             .repeated = on_repeated,
                                              .thread_end = on_thread_end};
 }
 

@@ -39,12 +39,18 @@ typedef struct tern__tracer {
   uint32_t n_constants, constant_capacity;
   struct tern__bound {             /* variables that stand for operands here */
     tern_tensor *variable, *value; /* value: symbolic, one reference */
+    bool local;                    /* BODY: nothing outside changes */
   } * bound;
   int n_bound;
-  int inner;               /* functions that are being called inside each other */
-  bool quiet;              /* prints are left out */
-  uint32_t refs;           /* its ghosts, whoever made it, sessions */
-  struct tern__mode *mode; /* MODE: what graph.c keeps beside (mode.h) */
+  struct tern__draws *draws; /* BODY: what becomes of random draws (control.h); NULL: nothing */
+  bool drew, fresh;          /* random numbers are drawn here; new ones, not those of another run */
+  bool in_turn;              /* a control node draws new ones: draws from now on must wait for it */
+  int inner;                 /* functions that are being called inside each other */
+  tern__repeat repeat;       /* what is being made now */
+  uint16_t n_repeats;        /* so far */
+  bool quiet;                /* prints are left out */
+  uint32_t refs;             /* its ghosts, whoever made it, sessions */
+  struct tern__mode *mode;   /* MODE: what graph.c keeps beside (mode.h) */
 } tern__tracer;
 
 /* A trace of a new graph; NULL with the error set. It does not become the thread's. */
@@ -74,6 +80,8 @@ tern_tensor *tern__tracer_tensor(tern__tracer *trace, uint32_t value);
 tern_tensor *tern__tracer_variable(tern__tracer *trace, tern_tensor *variable);
 /* From now on the variable is this symbolic tensor here; assigning to it changes nothing outside. */
 tern_rc tern__tracer_bind(tern__tracer *trace, tern_tensor *variable, tern_tensor *value);
+/* It is bound, and to this body alone. */
+void tern__tracer_keep(tern__tracer *trace, const tern_tensor *variable);
 /* What a graph's variables end with goes into g->variable[].value. */
 void tern__tracer_close_variables(tern__tracer *trace);
 /* Installs the listener (idempotent). */

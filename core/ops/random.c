@@ -48,6 +48,20 @@ static tern_rc next_draw(void *self, int64_t elements, tern_word *out, int n_out
   return TERN_OK;
 }
 
+typedef struct traced_draw {
+  const tern__op *op;
+  const tern_word *attr;
+  int n_attr;
+  int64_t elements;
+} traced_draw;
+
+static tern_tensor *draw_in_graph(void *self) {
+  const traced_draw *d = self;
+  tern_tensor *in[2];
+  if (tern__graph_listener.source(tern__tls, "random", next_draw, NULL, TERN_U64, d->elements, in, 2)) return NULL;
+  return tern__run(d->op, in, 2, d->attr, d->n_attr);
+}
+
 static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype, const tern_random_opts *opts,
                          tern_word a, tern_word b) {
   if (!tern__shape_ok(op->name, shape, dtype)) return NULL;
@@ -62,12 +76,9 @@ static tern_tensor *draw(const tern__op *op, tern_shape shape, tern_dtype dtype,
     own[KEY].u = opts->seed;
     own[COUNTER].u = 0;
   } else if (tern__tracing_ops()) { /* each run of the graph draws anew */
-    tern_tensor *in[2];
     own[KEY].u = own[COUNTER].u = 0;
-    if (tern__graph_listener.source(tern__tls, "random", next_draw, NULL, TERN_U64, tern__numel(shape.rank, shape.dim),
-                                    in, 2))
-      return NULL;
-    return tern__run(op, in, 2, w, shape.rank + 1 + N_WORDS);
+    traced_draw d = {op, w, shape.rank + 1 + N_WORDS, tern__numel(shape.rank, shape.dim)};
+    return tern__graph_listener.draw(tern__tls, draw_in_graph, &d);
   } else {
     tern_word state[2];
     next_draw(NULL, tern__numel(shape.rank, shape.dim), state, 2);

@@ -80,6 +80,7 @@ static bool move_node(inliner *s, uint32_t at, tern__graph *body, tern__ir_node 
     n->source = NULL;
   }
   copy->pinned = n->pinned;
+  copy->again = n->again;
   copy->device = n->device;
   copy->tensor = n->tensor;
   n->tensor = NULL;
@@ -148,12 +149,23 @@ static bool decide(inliner *s, uint32_t at, bool *failed) {
   return true;
 }
 
+/* Whether a control node that draws came out of a body. */
+static bool adds_draws(const tern__graph *g, uint32_t first) {
+  for (uint32_t i = first; i < g->n_nodes; i++)
+    if (g->node[i].body[0] && tern__ir_draws(&g->node[i])) return true;
+  return false;
+}
+
 tern_rc tern__simplify_control(tern__graph *g, const tern__simplify_opts *opts, bool *changed) {
   (void)opts;
   inliner s = {.g = g, .first_new = g->n_nodes};
-  bool failed = !keep_up(&s, 0), some = false;
-  for (uint32_t i = 0; i < s.first_new && !failed; i++)
-    if (g->node[i].kind == TERN__IR_COND || g->node[i].kind == TERN__IR_WHILE) some |= decide(&s, i, &failed);
+  bool failed = !keep_up(&s, 0), some = false, drew = false;
+  for (uint32_t i = 0; i < s.first_new && !failed; i++) {
+    if (g->node[i].kind != TERN__IR_COND && g->node[i].kind != TERN__IR_WHILE) continue;
+    const bool draws = tern__ir_draws(&g->node[i]); /* sources run first: none may come from behind a node that draws */
+    if (!draws || !drew) some |= decide(&s, i, &failed);
+    drew |= draws && (g->node[i].kind != TERN__IR_DEAD || adds_draws(g, s.first_new));
+  }
   if (some) {
     tern__graph_replace_all(g, s.map);
     *changed = true;
