@@ -5,6 +5,7 @@
 #include "graph/trace.h"
 #include "graph/vjp.h"
 #include "graph/agree.h"
+#include "graph/labels.h"
 #include "graph/sized.h"
 #include "base/alloc.h"
 #include "base/log.h"
@@ -45,6 +46,7 @@ typedef struct program {
   trace *of;
   form *in;
   tern__program *run;
+  const tern__graph *labels; /* has labels to look at before a run; NULL: there are none */
 } program;
 
 struct tern_function {
@@ -423,6 +425,7 @@ static program *compile(tern_function *f, trace *t, const form *in, const tern__
   if (p && run && (p->in = copy_forms(in, f->n_in))) {
     p->of = t;
     p->run = run;
+    p->labels = tern__program_graph(run)->n_labels ? tern__program_graph(run) : NULL;
     f->stats = *tern__program_statistics(run);
     f->n_compiled++;
     return p;
@@ -568,7 +571,8 @@ static tern_rc run_program(tern_function *f, tern__thread *t, tern_tensor *const
   t->hooks = 0;
   for (int i = 0; i < f->n_in; i++)
     if (in[i] != TERN_NONE) given[n++] = in[i];
-  const tern_rc rc = tern__program_run(p->run, given, out);
+  const bool good = !p->labels || tern__labels_ok(p->labels, given);
+  const tern_rc rc = good ? tern__program_run(p->run, given, out) : tern__recorded();
   t->hooks = hooks;
   for (int o = 0; o < f->n_out && !rc; o++)
     if (out[o] != TERN_NONE && !(out[o] = tern__push_on(t, out[o]))) return tern__recorded();
@@ -683,7 +687,7 @@ tern_tensor *tern_call_n(tern_function *f, tern_tensor *const *in, int n) {
   if (TERN__LIKELY(t && f && !t->hooks && n == f->n_in && f->n_out == 1)) {
     begin_call(f);
     program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
-    const bool fast = TERN__LIKELY(p && ready(p, in, n));
+    const bool fast = TERN__LIKELY(p && ready(p, in, n) && (!p->labels || tern__labels_ok(p->labels, in)));
     const tern_rc rc = fast ? tern__program_run(p->run, in, out) : TERN_OK;
     end_call(f);
     if (fast) {
@@ -715,20 +719,26 @@ tern_rc tern_function_get_info(tern_function *f, tern_function_info *info) {
   return TERN_OK;
 }
 
+/* f32[s0, 784], or with the sizes of now f32[s0 = 32, 784]: what is variable has a name. */
+static void explain_operands(FILE *out, const form *in, const form *now, int n) {
+  for (int i = 0; i < n; i++) {
+    char size[TERN__DIMS_TEXT];
+    fprintf(out, " %s", in[i].device ? tern_dtype_name((tern_dtype)in[i].dtype) : "none");
+    for (int d = 0; in[i].device && d < in[i].rank; d++) {
+      fprintf(out, "%s%s", d ? ", " : "[", tern__dims_text(size, in[i].shape[d]));
+      if (in[i].shape[d] != now[i].shape[d]) fprintf(out, " = %lld", (long long)now[i].shape[d]);
+    }
+    if (in[i].device) fprintf(out, "%s%s", in[i].rank ? "]" : "[]", in[i].variable ? " (variable)" : "");
+  }
+}
+
 static void explain_trace(FILE *out, const tern_function *f, const trace *t, int number) {
   fprintf(out, "trace %d: %s\n  operands:", number, t->why);
-  for (int i = 0; i < f->n_in; i++) {
-    const form *o = &t->in[i];
-    if (!o->device) {
-      fprintf(out, " none");
-      continue;
-    }
-    fprintf(out, " %s[", tern_dtype_name((tern_dtype)o->dtype));
-    for (int d = 0; d < o->rank; d++) {
-      char size[64];
-      fprintf(out, "%s%s", d ? ", " : "", tern__dims_text(size, o->shape[d]));
-    }
-    fprintf(out, "]%s", o->variable ? " (variable)" : "");
+  explain_operands(out, t->in, t->in, f->n_in);
+  for (int k = 0; k < t->n_dims; k++) {
+    char size[TERN__DIMS_TEXT];
+    fprintf(out, "%s%s%s", k ? ", " : "; ", tern__dims_text(size, tern__dims_mark(k)),
+            k + 1 == t->n_dims ? ": any size" : "");
   }
   fprintf(out, "\n  %u nodes, %u variables\n", t->graph->n_nodes, t->graph->n_variables);
 }
@@ -753,8 +763,10 @@ char *tern_explain(tern_function *f) {
   for (const trace *t = f->traces; t; t = t->next) explain_trace(out, f, t, ++number);
   for (const program *p = f->programs; p; p = p->next) {
     const tern__program_stats *s = tern__program_statistics(p->run);
+    fprintf(out, "program for");
+    explain_operands(out, p->of->in, p->in, f->n_in);
     fprintf(out,
-            "program: %u nodes, %u launches, %u copies, arena %llu bytes (bound %llu, without planning %llu), compiled "
+            "\n  %u nodes, %u launches, %u copies, arena %llu bytes (bound %llu, without planning %llu), compiled "
             "in %.3f ms (%.3f in the backends)\n",
             s->nodes, s->launches, s->copies, (unsigned long long)s->arena_bytes, (unsigned long long)s->arena_bound,
             (unsigned long long)s->naive_bytes, s->compile_ms, s->kernel_ms);

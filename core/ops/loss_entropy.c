@@ -1,6 +1,7 @@
 /* Cross-entropy: a softmax, its logarithm, the pick of the label and the mean over the examples as one region; its
    gradient (softmax - target) as another. A label out of range is an error where the host can read the labels at once
-   (a device without a queue); elsewhere it makes the example's loss and gradient NaN. */
+   (a device without a queue), and where they are an operand of a compiled function there (graph/labels.h); elsewhere it
+   makes the example's loss and gradient NaN. */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
 #include "ops/composite.h"
@@ -263,9 +264,27 @@ tern_tensor *tern__binary_entropy(tern_tensor *x, tern_tensor *target) {
 
 /* ---- checks ---- */
 
-/* Where the host can read the labels now: the first that is no class, as an error. */
-static bool in_range(const char *op, const tern_tensor *labels, int64_t classes, const tern_loss_opts *opts) {
+/* Dense labels of the usual widths, all of them classes: a loop without branches. */
+static bool all_in_range(const tern_tensor *labels, int64_t classes) {
+  const char *data = labels->storage->host + (size_t)labels->offset * tern__dtype_size[labels->dtype];
+  const uint64_t last = (uint64_t)classes - 1;
+  uint64_t outside = 0; /* its sign bit: some are negative, or beyond the last */
+  if (!(labels->flags & TERN__CONTIG)) return false;
+  if (labels->dtype == TERN_I64) {
+    const int64_t *x = (const int64_t *)(const void *)data;
+    for (int64_t i = 0; i < labels->numel; i++) outside |= (uint64_t)x[i] | (last - (uint64_t)x[i]);
+    return outside >> 63 == 0;
+  }
+  if (labels->dtype != TERN_I32) return false;
+  const int32_t *x = (const int32_t *)(const void *)data;
+  for (int64_t i = 0; i < labels->numel; i++) outside |= (uint64_t)(int64_t)x[i] | (last - (uint64_t)(int64_t)x[i]);
+  return outside >> 63 == 0;
+}
+
+bool tern__labels_in_range(const char *op, const tern_tensor *labels, int64_t classes, const int64_t *ignored,
+                           const char *function) {
   if (labels->flags & TERN__WEAK || labels->device->queue || !labels->storage || !labels->storage->host) return true;
+  if (all_in_range(labels, classes)) return true;
   const size_t item = tern__dtype_size[labels->dtype];
   int64_t index[TERN_MAX_RANK] = {0};
   for (int64_t i = 0; i < labels->numel; i++) {
@@ -273,11 +292,12 @@ static bool in_range(const char *op, const tern_tensor *labels, int64_t classes,
     for (int d = 0; d < labels->rank; d++) at += index[d] * labels->stride[d];
     const tern_word w = tern__load((tern_dtype)labels->dtype, labels->storage->host + (size_t)at * item);
     const bool too_large = labels->dtype == TERN_U64 && w.u > INT64_MAX;
-    if ((too_large || w.i < 0 || w.i >= classes) && !(opts && opts->ignore && w.i == opts->ignore_class)) {
+    if ((too_large || w.i < 0 || w.i >= classes) && !(ignored && w.i == *ignored)) {
       tern__fail(TERN_E_ARG,
-                 "%s: label %lld (number %lld) is no class: there are %lld, counted from 0; see ignore_class for "
+                 "%s: label %lld (number %lld%s%s%s) is no class: there are %lld, counted from 0; see ignore_class for "
                  "examples to leave out",
-                 op, (long long)w.i, (long long)i, (long long)classes);
+                 op, (long long)w.i, (long long)i, function ? " of an operand of function \"" : "",
+                 function ? function : "", function ? "\"" : "", (long long)classes);
       return false;
     }
     for (int d = labels->rank; d-- > 0;) {
@@ -286,6 +306,13 @@ static bool in_range(const char *op, const tern_tensor *labels, int64_t classes,
     }
   }
   return true;
+}
+
+/* Labels that have no values yet are looked at when the trace runs. */
+static bool in_range(const char *op, tern_tensor *labels, int64_t classes, const tern_loss_opts *opts) {
+  const int64_t class = opts ? opts->ignore_class : 0, *ignored = opts && opts->ignore ? &class : NULL;
+  if (labels->live == TERN__SYMBOLIC) return !tern__graph_listener.labels(tern__tls, op, labels, classes, ignored);
+  return tern__labels_in_range(op, labels, classes, ignored, NULL);
 }
 
 bool tern__loss_opts_ok(const char *op, const tern_loss_opts *opts) {

@@ -286,7 +286,9 @@ typedef struct tern_loss_opts {
 } tern_loss_opts;
 /* Cross-entropy of logits with integer labels (one rank less) or with probabilities of the same shape, from_logits
    implied: the usual classification loss, computed with its softmax. A label out of range is an error where the labels
-   are in host memory; elsewhere that example's loss and gradient are NaN. */
+   are in host memory: when the op runs, or when a compiled function is called whose operand the labels are. Elsewhere
+   (on other devices, labels that a compiled function computes or slices itself, graph mode) that example's loss and
+   gradient are NaN. */
 TERN_API tern_tensor *tern_cross_entropy(tern_tensor *logits, tern_tensor *labels, const tern_loss_opts *opts);
 #define TERN_LOSSES(X)                                                                                           \
   X(mean_squared_error) X(mean_absolute_error) X(mean_absolute_percentage_error)                                 \
