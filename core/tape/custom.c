@@ -21,7 +21,9 @@ typedef struct closure {
   void (*release)(void *self);
   tern__call_rule rule; /* instead of running body again, where nothing records */
   void *rule_self;
-  int n_given; /* operands of the call; the rest are variables that body reads */
+  int n_given;                /* operands of the call; the rest are variables that body reads */
+  uint32_t position;          /* of a checkpoint's call in the trace; 0: it ran at once */
+  struct tern__tracer *trace; /* compared, never followed */
   tern__random_state random;
   tern_tensor **variables; /* owned references */
   int n_variables;
@@ -119,15 +121,34 @@ static int watch_operands(const closure *c, const tern__grad *g, tern_tape *tape
   return n;
 }
 
+/* Whether the forward pass and this one are of the same trace. */
+static bool in_its_trace(const closure *c) {
+  return c->position && tern__tls->hooks & TERN__HOOK_GRAPH && tern__tls->trace == c->trace;
+}
+
+static tern_rc trace_again(closure *c, const tern__grad *g, tern_tensor *const *in, tern_tensor **out) {
+  const tern__repeat replay = {
+      .source = c->position, .n = c->n_variables, .variables = c->variables, .values = g->in + c->n_given};
+  const tern__repeat before = tern__graph_listener.repeat(tern__tls, replay);
+  const tern_rc rc = c->body(c->self, in, c->n_given, out, g->n_out);
+  tern__graph_listener.repeated(tern__tls, before);
+  return rc;
+}
+
 static bool run_again(closure *c, const tern__grad *g, tern_tensor **then, tern_tensor **out) {
   tern_tensor *in[MAX_TENSORS];
-  const tern__random_state now = tern__random_get();
+  tern_rc rc;
   for (int i = 0; i < c->n_given; i++) in[i] = g->in[i];
-  swap_values(c, then);
-  tern__random_set(c->random);
-  const tern_rc rc = c->body(c->self, in, c->n_given, out, g->n_out);
-  tern__random_set(now);
-  swap_values(c, then);
+  if (in_its_trace(c)) {
+    rc = trace_again(c, g, in, out);
+  } else {
+    const tern__random_state now = tern__random_get();
+    swap_values(c, then);
+    tern__random_set(c->random);
+    rc = c->body(c->self, in, c->n_given, out, g->n_out);
+    tern__random_set(now);
+    swap_values(c, then);
+  }
   if (rc) tern__fail(rc, "checkpoint: the function failed when it ran again for the gradient");
   return !rc;
 }
@@ -136,7 +157,7 @@ static bool checkpoint_gradients(closure *c, const tern__grad *g, tern_tensor **
                                  tern_tensor **found) {
   tern_tensor *out[MAX_TENSORS], *seeds[MAX_TENSORS], *then[MAX_VARIABLES];
   int where[MAX_TENSORS + MAX_VARIABLES], n_targets = 0;
-  for (int i = 0; i < c->n_variables; i++)
+  for (int i = 0; i < c->n_variables && !in_its_trace(c); i++)
     if (!(then[i] = tern__push(tern__alias(g->in[c->n_given + i], 0)))) return false;
   tern_tape *tape = tern_tape_begin(&(tern_tape_opts){.watch_nothing = 1});
   const int n_sources = tape ? watch_operands(c, g, tape, sources, where) : -1;
@@ -271,18 +292,28 @@ tern_rc tern_custom_gradient(tern_function_body body, tern_gradient_body gradien
   return ok ? TERN_OK : tern__recorded();
 }
 
+/* What a checkpoint keeps of an operand: in a trace a variable's value of now. NULL on failure. */
+static tern_tensor *kept(tern__thread *t, const closure *c, tern_tensor *x) {
+  const bool reads = c->position && x != TERN_NONE && x->flags & TERN__VARIABLE && !t->recorder->collector;
+  return reads ? tern__graph_listener.read(t, x) : x;
+}
+
 /* The entry of a call whose body runs again for the gradient: variables that it reads are operands too. */
 static tern_rc record_with(tern__thread *t, closure *c, tern_tensor *const *in, int n_in, tern_tensor *const *variables,
                            int n_variables, tern_tensor **out, int n_out) {
+  if (!(t->hooks & TERN__HOOK_TAPE)) return TERN_OK;
   tern_tensor **all = tern__calloc((size_t)(n_in + n_variables) + 1, sizeof *all);
   c->variables = tern__calloc((size_t)n_variables + 1, sizeof *c->variables);
   tern_rc rc = TERN_OK;
   if (all && c->variables) {
-    for (int i = 0; i < n_in; i++) all[i] = in[i];
-    for (int i = 0; i < n_variables; i++) /* one that is an operand too must still be given its value of then */
-      c->variables[i] = tern__ref(all[n_in + i] = variables[i]);
-    c->n_variables = n_variables;
-    rc = record(t, c, all, n_in + n_variables, out, n_out);
+    for (int i = 0; i < n_in && !rc; i++)
+      if (!(all[i] = kept(t, c, in[i]))) rc = tern__recorded();
+    /* one that is an operand too must still be given its value of then */
+    for (int i = 0; i < n_variables && !rc; i++) {
+      c->variables[c->n_variables++] = tern__ref(variables[i]);
+      if (!(all[n_in + i] = kept(t, c, variables[i]))) rc = tern__recorded();
+    }
+    if (!rc) rc = record(t, c, all, n_in + n_variables, out, n_out);
   } else {
     rc = tern__fail(TERN_E_OOM, "checkpoint_call: out of host memory");
   }
@@ -344,6 +375,8 @@ tern_rc tern_checkpoint_call(tern_function_body body, void *self, void (*release
   }
   struct tern__collector collector = {0};
   c->random = tern__random_get();
+  c->position = t->hooks & TERN__HOOK_GRAPH ? tern__graph_listener.position(t) : 0;
+  c->trace = t->trace;
   for (int i = 0; i < n_in; i++) held[i] = in[i];
   bool ok = run_body("checkpoint_call", t, c, t->recorder ? &collector : NULL, held, n_in, out, n_out);
   if (ok && (collector.failed || collector.n > MAX_VARIABLES)) {

@@ -1,5 +1,6 @@
 /* Common subexpressions: of nodes with the same op, attributes, operands, device and types the first one stays. What
-   draws, has an effect, is memory to be written, or runs bodies is left alone. */
+   draws, has an effect, is memory to be written, or runs bodies is left alone. What is computed again to save memory
+   meets only what the same replay computes: with the first one its value would be kept after all. */
 #include "base/alloc.h"
 #include "device/device.h"
 #include "graph/passes/simplify_parts.h"
@@ -71,7 +72,7 @@ static bool same_tensor(table *t, const tern_tensor *x, const tern_tensor *y) {
 
 static uint64_t hash_of(table *t, const tern__ir_node *n) {
   const tern__ir_value *v = &t->g->value[n->first_out];
-  uint64_t h = mix(n->kind, (uint64_t)(uintptr_t)n->op);
+  uint64_t h = mix(n->kind | (uint64_t)n->again << 8, (uint64_t)(uintptr_t)n->op);
   for (int d = 0; d < v->rank; d++) h = mix(h, (uint64_t)v->shape[d]);
   h = mix(h, (uint64_t)v->dtype << 8 | v->rank);
   for (uint32_t k = 0; k < n->n_attr; k++) h = mix(h, n->attr[k].u);
@@ -88,7 +89,8 @@ static bool same_operands(const table *t, const tern__ir_node *a, const tern__ir
 
 static bool equal(table *t, const tern__ir_node *a, const tern__ir_node *b) {
   if (a->kind != b->kind || a->op != b->op || a->device != b->device || a->n_in != b->n_in || a->n_out != b->n_out ||
-      a->n_attr != b->n_attr || (a->n_attr && memcmp(a->attr, b->attr, a->n_attr * sizeof *a->attr)))
+      a->again != b->again || a->n_attr != b->n_attr ||
+      (a->n_attr && memcmp(a->attr, b->attr, a->n_attr * sizeof *a->attr)))
     return false;
   for (uint32_t o = 0; o < a->n_out; o++)
     if (!tern__same_type(&t->g->value[a->first_out + o], &t->g->value[b->first_out + o])) return false;

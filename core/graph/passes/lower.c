@@ -178,7 +178,7 @@ static tern__lop *add_op(tern__unit *u, uint32_t node, tern__lkind kind) {
                     .node = node,
                     .group = TERN__NO,
                     .device = u->g->node[node].device,
-                    .again = u->g->node[node].again};
+                    .again = u->g->node[node].again != 0};
   return op;
 }
 

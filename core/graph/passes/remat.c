@@ -176,7 +176,7 @@ static uint32_t make_again(remat *r, uint32_t value, int64_t turn, uint32_t befo
   const uint32_t out = g->node[node].first_out;
   g->node[node].device = from.device;
   g->node[node].pinned = from.pinned;
-  g->node[node].again = true;
+  g->node[node].again = from.again ? from.again : 1;
   g->value[out] = (tern__ir_value){.node = node,
                                    .dtype = g->value[value].dtype,
                                    .rank = g->value[value].rank,

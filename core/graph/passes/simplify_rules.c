@@ -209,6 +209,7 @@ uint32_t tern__new_node(tern__rewrite *r, uint32_t i, const tern__op *op, uint32
   v->rank = (uint8_t)rank;
   for (int d = 0; d < rank; d++) v->shape[d] = shape[d];
   g->node[at].device = g->node[i].device;
+  g->node[at].again = g->node[i].again;
   if (!keep_up(r, i)) return give_up(r);
   r->uses[in]++;
   return g->node[at].first_out;
