@@ -22,18 +22,18 @@ typedef void (*x_super_fn)(float *out, const float *const *in, uint32_t splat, i
 enum { X_LOAD, X_MAP, X_IOTA, X_RNG, X_REDUCE, X_STORE, X_SUPER, X_GONE };
 typedef struct x_item {
   uint8_t kind, n_in;
-  bool row;          /* the value is row-level: it lives in a row slot */
-  bool copies;       /* X_MAP: a COPY */
-  bool copy;         /* X_LOAD: must not stay a pointer into memory */
-  uint32_t val;      /* value made (or stored), an index into nest->val */
+  bool row;             /* the value is row-level: it lives in a row slot */
+  bool copies;          /* X_MAP: a COPY */
+  bool copy;            /* X_LOAD: must not stay a pointer into memory */
+  uint32_t val;         /* value made (or stored), an index into nest->val */
   int32_t in[X_LEAVES]; /* operands; more than three: X_SUPER only */
-  int32_t stream;    /* LOAD, STORE: memory. IOTA, RNG: index */
-  int32_t direct;    /* MAP, IOTA, RNG: stream of a STORE in this list that may be written to at once, or X_NONE */
-  uint32_t slot;     /* block register, or row slot, of the value; REDUCE: index into red */
-  uint32_t dtype;    /* of the value */
-  uint32_t in_dtype; /* RNG: its attribute s; MAP: dtype of the data inputs */
-  cpu_map_fn fn[8];  /* by splat mask, NULL where there is none */
-  x_super_fn super;  /* X_SUPER */
+  int32_t stream;       /* LOAD, STORE: memory. IOTA, RNG: index */
+  int32_t direct;       /* MAP, IOTA, RNG: stream of a STORE in this list that may be written to at once, or X_NONE */
+  uint32_t slot;        /* block register, or row slot, of the value; REDUCE: index into red */
+  uint32_t dtype;       /* of the value */
+  uint32_t in_dtype;    /* RNG: its attribute s; MAP: dtype of the data inputs */
+  cpu_map_fn fn[8];     /* by splat mask, NULL where there is none */
+  x_super_fn super;     /* X_SUPER */
 } x_item;
 
 enum { S_MEM, S_SCRATCH, S_INDEX };
@@ -97,21 +97,26 @@ typedef struct r_inst {
   int64_t lane; /* bytes (S_INDEX: units) from lane to lane */
   cpu_map_fn fn;
   x_super_fn super;
-  uint32_t splats; /* I_SUPER: operands that are one element */
-  int64_t ahead;   /* I_POINT: bytes from here to what is fetched into the cache meanwhile, 0: nothing */
+  uint32_t splats;     /* I_SUPER: operands that are one element */
+  int64_t ahead;       /* I_POINT: bytes from here to what is fetched into the cache meanwhile, 0: nothing */
   uint8_t part, parts; /* of it, so much is fetched here */
+  uint8_t from, to;    /* I_MAP, I_SUPER: lines of the block that each of the list's `fetched` fetches here */
 } r_inst;
 
+enum { X_FETCHED = 4, X_LINE = 64 };
 typedef struct r_list {
   r_inst *inst;
   uint32_t n;
   bool bare;
-} r_list; /* bare: no registers; blocks may have any length */
+  uint8_t n_fetched;
+  int64_t fetch_ahead;        /* bytes */
+  int32_t fetched[X_FETCHED]; /* in work.at: arrays of a map, of which its instructions fetch a later block together */
+} r_list;                     /* bare: no registers; blocks may have any length */
 typedef struct r_stream {
   int64_t base, lane; /* address of index 0; S_SCRATCH: offset in the thread's scratch area */
   int64_t outer[TERN_MAX_RANK], red[TERN_MAX_RANK]; /* steps of the loops */
   int64_t stride[TERN_MAX_RANK];                    /* by merged dim; FLAT walks use it */
-  bool walk, tiled, local; /* local: base is an offset in the thread's scratch area */
+  bool walk, tiled, local;                          /* local: base is an offset in the thread's scratch area */
   int64_t tile, tile_lane; /* tiled: its tile's offset in the scratch area; bytes from lane to lane in memory */
 } r_stream;
 
@@ -135,8 +140,8 @@ typedef struct r_nest {
   r_inst *inst;
   bool *written; /* [n_stream] the store has been made direct */
   int64_t split, split_dim,
-      piece; /* SPLIT: number of pieces, red loop (n_red: the lanes), its length a piece; else split = 0 */
-  bool streams;                /* there is an I_STREAM */
+      piece;    /* SPLIT: number of pieces, red loop (n_red: the lanes), its length a piece; else split = 0 */
+  bool streams; /* there is an I_STREAM */
   uint32_t n_tiled, tile_loop; /* streams read through tiles, and the outer loop whose rows a tile holds */
   size_t reg_bytes, row_slot, row_bytes, scratch_bytes; /* of one thread */
 } r_nest;

@@ -136,6 +136,13 @@ static void fold(const work *w, const r_inst *in, const block *b) {
     red->r.col(w->acc[in->out], w->at[in->a], in->lane, b->rows, b->n, b->first);
 }
 
+static inline void fetch_share(const work *w, const r_list *l, const r_inst *in) {
+  for (uint32_t k = 0; k < l->n_fetched; k++) {
+    const char *const p = w->at[l->fetched[k]] + l->fetch_ahead;
+    for (uint32_t line = in->from; line < in->to; line++) __builtin_prefetch(p + line * X_LINE);
+  }
+}
+
 static void run_block(work *w, const r_list *l, const block *b) {
   char **const at = w->at;
   const r_inst *in = l->inst;
@@ -148,11 +155,13 @@ static void run_block(work *w, const r_list *l, const block *b) {
       break;
     case I_SUPER:
       if (in->off != X_NONE) at[in->out] = reg;
+      if (in->to) fetch_share(w, l, in);
       x_super_run(w, in, b->n);
       break;
     case I_STREAM: x_stream_out(address(w->pos[in->stream] + b->i * in->lane), at[in->a], b->n * in->item); break;
     case I_MAP:
       if (in->off != X_NONE) at[in->out] = reg;
+      if (in->to) fetch_share(w, l, in);
       in->fn(at[in->out], at[in->a], at[in->b], at[in->c], in->one ? 1 : b->n);
       break;
     case I_GATHER:

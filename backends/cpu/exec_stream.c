@@ -11,26 +11,28 @@ enum {
   FETCH_FROM = 4 << 20,   /* bytes touched from which on inputs are fetched ahead */
   BYPASS_FROM = 32 << 20, /* and outputs bypass the cache */
   LONGEST_ROW = 64 << 10, /* bytes up to which the next row is fetched */
-  MAP_WIDTH = 128,        /* lanes of a block */
-  MAP_LEAD = 4,           /* so many blocks later is what a block fetches */
+  MAP_WIDTH = 224,        /* lanes of a block */
+  MAP_LEAD = 3,           /* so many blocks later is what a block fetches */
   ROW_WIDTH = 256,        /* lanes of a block where a row is fetched meanwhile */
   LINE = 64
 };
 
 void x_stream_ahead(const char *p, int64_t bytes, int64_t part, int64_t parts) {
   const uintptr_t first = (uintptr_t)p / LINE, n = (uintptr_t)(bytes + LINE - 1) / LINE;
-  const uintptr_t lo = n * (uintptr_t)part / (uintptr_t)parts, hi = n * (uintptr_t)(part + 1) / (uintptr_t)parts;
+  uintptr_t lo = 0, hi = n;
+  if (parts > 1) { /* divisions take as long as fetching */
+    lo = n * (uintptr_t)part / (uintptr_t)parts;
+    hi = n * (uintptr_t)(part + 1) / (uintptr_t)parts;
+  }
   for (uintptr_t i = first + lo; i < first + hi; i++) __builtin_prefetch((const void *)(i * LINE));
 }
 
 void x_stream_out(char *dst, const char *src, int64_t bytes) {
   int64_t i = 0;
 #if defined(__AVX512F__)
-  for (; i + 64 <= bytes; i += 64)
-    _mm512_stream_si512((void *)(dst + i), _mm512_loadu_si512((const void *)(src + i)));
+  for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((void *)(dst + i), _mm512_loadu_si512((const void *)(src + i)));
 #elif defined(__AVX2__)
-  for (; i + 32 <= bytes; i += 32)
-    _mm256_stream_si256((void *)(dst + i), _mm256_loadu_si256((const void *)(src + i)));
+  for (; i + 32 <= bytes; i += 32) _mm256_stream_si256((void *)(dst + i), _mm256_loadu_si256((const void *)(src + i)));
 #elif defined(__x86_64__)
   for (; i + 16 <= bytes; i += 16) _mm_stream_si128((void *)(dst + i), _mm_loadu_si128((const void *)(src + i)));
 #endif
@@ -133,9 +135,36 @@ static uint8_t readers(const r_nest *r, uint32_t s, uint32_t pass, uint8_t *befo
   return n;
 }
 
+/* A block of a map: its instructions fetch a share of a later block each, so that computing hides the memory. False:
+   arrays of other items than four bytes, or too many */
+static bool fetch_between(r_nest *r, r_list *l) {
+  const int64_t lines = r->width * 4 / LINE;
+  int64_t works = 0, n = 0;
+  l->n_fetched = 0;
+  for (uint32_t i = 0; i < l->n; i++) works += l->inst[i].kind == I_MAP || l->inst[i].kind == I_SUPER;
+  for (uint32_t i = 0; i < l->n; i++) {
+    const r_inst *const in = &l->inst[i];
+    if (!is_fetched(r, in)) continue;
+    if (in->item != 4 || l->n_fetched == X_FETCHED) {
+      l->n_fetched = 0;
+      return false;
+    }
+    l->fetched[l->n_fetched++] = in->out;
+  }
+  l->fetch_ahead = MAP_LEAD * r->width * 4;
+  for (uint32_t i = 0; i < l->n && l->n_fetched; i++) {
+    r_inst *const in = &l->inst[i];
+    if (in->kind != I_MAP && in->kind != I_SUPER) continue;
+    in->from = (uint8_t)(lines * n / works);
+    in->to = (uint8_t)(lines * ++n / works);
+  }
+  return works > 0;
+}
+
 static void fetch(r_nest *r, uint32_t pass) {
   const bool rows = r->mapping == M_ROW && r->n_outer && r->n_red == 0 && r->row_elems * 8 <= LONGEST_ROW;
-  const r_list *const l = &r->pass[pass];
+  r_list *const l = &r->pass[pass];
+  if (!rows && pass == 0 && !l->bare && fetch_between(r, l)) return;
   for (uint32_t i = 0; i < l->n; i++) {
     r_inst *const in = &l->inst[i];
     if (!is_fetched(r, in)) continue;
