@@ -34,7 +34,7 @@ VM_INLINE vf vm_erfc(vf x) {
   const vf s = a * a, lost = vf_fma(a, a, -s);
   vf n;
   const vf r = vm_exp_reduce(-s, &n) - lost;
-  const vf e = vf_mad(r * r, vm_exp_tail(r), r) + 1.0f;
+  const vf e = vf_mad(r, vf_mad(r, vm_exp_tail(r), vf_set(1)), vf_set(1));
   const vf res = vf_scale(p / (a + a + 1.0f) * e, n);
   return vf_sel(vf_lt(vf_abs(x), vf_set(0.5f)), 1.0f - vm_erf_small(x), vf_sel(vf_lt(x, vf_set(0)), 2.0f - res, res));
 }

@@ -8,9 +8,9 @@
 #define VM_LN2_HI 0.693145752f    /* 15 bits: n times it is exact */
 #define VM_LN2_LO 1.42860677e-06f /* ln 2 - VM_LN2_HI */
 
-/* r and n with x = n ln 2 + r */
+/* r and n with x = n ln 2 + r. A number of which 1 is the last bit, added and taken away, leaves the nearest integer */
 VM_INLINE vf vm_exp_reduce(vf x, vf *n) {
-  *n = vf_rint(x * VM_LOG2E);
+  *n = vf_mad(x, vf_set(VM_LOG2E), vf_set(0x1.8p23f)) - 0x1.8p23f;
   return vf_mad(*n, vf_set(-VM_LN2_LO), vf_mad(*n, vf_set(-VM_LN2_HI), x));
 }
 /* (exp(r) - 1 - r) / r^2 */
@@ -25,7 +25,7 @@ VM_INLINE vf vm_exp2_tail(vf f) {
 /* exp(x) = p 2^n with p near 1 */
 VM_INLINE vf vm_exp_parts(vf x, vf *n) {
   const vf r = vm_exp_reduce(x, n);
-  return vf_mad(r * r, vm_exp_tail(r), r) + 1.0f;
+  return vf_mad(r, vf_mad(r, vm_exp_tail(r), vf_set(1)), vf_set(1));
 }
 VM_INLINE vf vm_exp(vf x) {
   vf n;
