@@ -370,6 +370,24 @@ static int traces_case(const char *name) {
   return limit(name, "traces", info.traces, 2);
 }
 
+/* Planned memory of our models: beside its lower bound, and beside the sum of all buffers. */
+static int arena_of(const char *name, job *j) {
+  TERN_SCOPE;
+  tern_function_info info = {0};
+  open_job(j);
+  tern_call_n(j->f, j->in, j->n_in);
+  tern_function_get_info(j->f, &info);
+  const double arena = (double)info.arena_bytes, sum = (double)info.naive_bytes;
+  const bench_row row = {name,       bench_device(), "MB", "sum of all buffers", false, arena * 1e-6,
+                         sum * 1e-6, sum / arena,    NAN};
+  bench_print(&row);
+  return limit(name, "x bound", arena / (double)info.arena_bound, 1.01);
+}
+static int arena_mlp(const char *name) { return arena_of(name, &mlp_infer); }
+static int arena_train(const char *name) { return arena_of(name, &mlp_train); }
+static int arena_cnn(const char *name) { return arena_of(name, &cnn_infer); }
+static int arena_transformer(const char *name) { return arena_of(name, &transformer_infer); }
+
 static int launches_case(const char *name) {
   TERN_SCOPE;
   tern_counters before = {0}, after = {0};
@@ -482,6 +500,10 @@ static const bench_case cases[] = {
     {.name = "graph/compile1000", .measure = compile_case},
     {.name = "graph/traces20", .measure = traces_case},
     {.name = "graph/launches1000", .measure = launches_case},
+    {.name = "graph/arena_mlp784", .measure = arena_mlp},
+    {.name = "graph/arena_mlp784_train", .measure = arena_train},
+    {.name = "graph/arena_cnn", .measure = arena_cnn},
+    {.name = "graph/arena_transformer", .measure = arena_transformer},
     {.name = "graph/branches_gain", .measure = gain_case},
 };
 
