@@ -307,13 +307,6 @@ static void set_words(const struct window_kernel *k, const struct plan *p, const
   for (uint32_t d = 0; d < TERN_MAX_RANK; d++) own[W_VIEW + d].i = d < k->view.rank ? p->view[d] : 0;
 }
 
-static uint64_t rounded(uint64_t n) { return (n + 63) & ~(uint64_t)63; }
-
-static uint64_t part_bytes(const struct part *p, const tern_word *words) {
-  if (p->bytes != UINT64_MAX) return rounded(p->bytes);
-  return p->kernel->workspace ? rounded(p->kernel->workspace(p->kernel, words)) : 0;
-}
-
 /* Blocks side by side, where there are at least as many as threads; else one at a time, each with all threads */
 static int64_t lanes(const struct plan *p) {
   const int64_t blocks = (p->items - 1) / p->block + 1,
@@ -327,11 +320,12 @@ struct bytes {
 
 static void bytes_of(const struct window_kernel *k, const struct plan *p, const tern_word *words, struct bytes *b) {
   tern_word w[FUSE_WORDS];
-  b->result = rounded((uint64_t)p->bytes);
+  b->result = cpu_round64((uint64_t)p->bytes);
   b->conv = b->nest = 0;
   for (int last = 0; last < 2; last++) { /* the last block may be smaller, and smaller ones may need more */
     set_words(k, p, words, last ? (p->items - 1) % p->block + 1 : p->block, w);
-    const uint64_t first = part_bytes(&k->conv, w), second = part_bytes(&k->nest, w);
+    const uint64_t first = cpu_kernel_bytes(k->conv.kernel, k->conv.bytes, w),
+                   second = cpu_kernel_bytes(k->nest.kernel, k->nest.bytes, w);
     if (first > b->conv) b->conv = first;
     if (second > b->nest) b->nest = second;
   }
@@ -421,11 +415,7 @@ static void window_destroy(tern_kernel *kernel) {
   struct window_kernel *const k = (struct window_kernel *)(void *)kernel;
   struct part *const part[2] = {&k->conv, &k->nest};
   for (int i = 0; i < 2; i++) {
-    tern_kernel *const made = part[i]->kernel;
-    if (made && made->destroy)
-      made->destroy(made);
-    else
-      free(made);
+    cpu_kernel_free(part[i]->kernel);
     part_free(part[i]);
   }
   free(k);

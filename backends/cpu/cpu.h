@@ -3,6 +3,7 @@
 #ifndef TERN_CPU_H_
 #define TERN_CPU_H_
 #include <stdbool.h>
+#include <stdlib.h>
 #include <tern/backend.h>
 
 struct cpu_touch;
@@ -13,6 +14,19 @@ struct tern_kernel {
                         const tern_word *words); /* bytes, where compile said UINT64_MAX; NULL: none */
   struct cpu_touch *touch; /* what a launch reads and writes (touch.h); NULL: not known. plugin.c's */
 };
+
+static inline uint64_t cpu_round64(uint64_t n) { return (n + 63) & ~(uint64_t)63; }
+/* Workspace of a kernel that is a part of another one: what its compile said, or what it says of these words */
+static inline uint64_t cpu_kernel_bytes(const tern_kernel *k, uint64_t said, const tern_word *words) {
+  if (said != UINT64_MAX) return cpu_round64(said);
+  return k->workspace ? cpu_round64(k->workspace(k, words)) : 0;
+}
+static inline void cpu_kernel_free(tern_kernel *k) { /* NULL is allowed */
+  if (k && k->destroy)
+    k->destroy(k);
+  else
+    free(k);
+}
 
 /* ---- map.c: elementwise instructions ---- */
 

@@ -25,8 +25,6 @@ struct blocks {
   int64_t size[TERN_MAX_RANK], step[TERN_MAX_RANK];
 };
 
-static uint64_t rounded(uint64_t n) { return (n + 63) & ~(uint64_t)63; }
-
 /* A function of the sizes only */
 static void cut(const struct fuse_split *s, const tern_word *words, struct blocks *b) {
   const int64_t item = (int64_t)cpu_item_size(s->dtype);
@@ -59,17 +57,12 @@ static void set_words(const struct fuse_split *s, const tern_word *words, const 
   }
 }
 
-static uint64_t kernel_bytes(const tern_kernel *k, uint64_t known, const tern_word *words) {
-  if (known != UINT64_MAX) return rounded(known);
-  return k->workspace ? rounded(k->workspace(k, words)) : 0;
-}
-
 static uint64_t result_bytes(const struct fuse_split *s, const int64_t *block) {
-  if (s->in_workspace && s->layout) return rounded(s->packed_bytes);
+  if (s->in_workspace && s->layout) return cpu_round64(s->packed_bytes);
   int64_t bytes = (int64_t)cpu_item_size(s->dtype);
   bool over = false;
   for (uint32_t d = 0; d < s->rank; d++) over |= __builtin_mul_overflow(bytes, block[d], &bytes);
-  return !s->in_workspace ? 0 : over ? UINT64_MAX / 4 : rounded((uint64_t)bytes);
+  return !s->in_workspace ? 0 : over ? UINT64_MAX / 4 : cpu_round64((uint64_t)bytes);
 }
 
 /* The product's and the epilogue's, for one block */
@@ -77,7 +70,7 @@ static void part_bytes(const struct fuse_kernel *k, const tern_word *words, cons
                        uint64_t *map) {
   tern_word w[FUSE_WORDS];
   set_words(k->s, words, block, w);
-  const uint64_t a = kernel_bytes(k->main, k->main_bytes, w), b = kernel_bytes(k->map, k->map_bytes, w);
+  const uint64_t a = cpu_kernel_bytes(k->main, k->main_bytes, w), b = cpu_kernel_bytes(k->map, k->map_bytes, w);
   if (a > *main) *main = a;
   if (b > *map) *map = b;
 }
@@ -88,7 +81,7 @@ static void all_bytes(const struct fuse_kernel *k, const tern_word *words, const
   int64_t last[TERN_MAX_RANK];
   *main = *map = 0;
   if (k->main_bytes != UINT64_MAX && k->map_bytes != UINT64_MAX) {
-    *main = rounded(k->main_bytes), *map = rounded(k->map_bytes);
+    *main = cpu_round64(k->main_bytes), *map = cpu_round64(k->map_bytes);
     return;
   }
   for (uint32_t d = 0; d < k->s->rank; d++) last[d] = (b->size[d] - 1) % b->step[d] + 1;
@@ -176,14 +169,8 @@ static tern_rc fuse_run(const tern_kernel *kernel, const tern_launch *l) {
 
 static void fuse_destroy(tern_kernel *kernel) {
   struct fuse_kernel *const k = (struct fuse_kernel *)(void *)kernel;
-  tern_kernel *const parts[2] = {k->main, k->map};
-  for (int i = 0; i < 2; i++) {
-    if (!parts[i]) continue;
-    if (parts[i]->destroy)
-      parts[i]->destroy(parts[i]);
-    else
-      free(parts[i]);
-  }
+  cpu_kernel_free(k->main);
+  cpu_kernel_free(k->map);
   fuse_direct_free(k->direct);
   fuse_split_free(k->s);
   free(k);
@@ -203,7 +190,7 @@ static bool parts_known(const struct fuse_split *s) {
   tern_kernel *k = NULL;
   tern_kernel_info info = {.struct_size = sizeof info};
   if (compile_product(s, &k, &info) != TERN_OK) return false;
-  k->destroy(k);
+  cpu_kernel_free(k);
   return true;
 }
 

@@ -377,10 +377,7 @@ static void kernel_free(tern_dev *dev, tern_kernel *k) {
   (void)dev;
   if (!k) return;
   free(k->touch);
-  if (k->destroy)
-    k->destroy(k);
-  else
-    free(k);
+  cpu_kernel_free(k);
 }
 
 static const tern_option options[] = {

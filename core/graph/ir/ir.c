@@ -245,6 +245,15 @@ tern_rc tern__graph_compact(tern__graph *g) {
   return TERN_OK;
 }
 
+void tern__graph_count_uses(const tern__graph *g, uint32_t *uses) {
+  for (uint32_t i = 0; i < g->n_nodes; i++)
+    for (uint32_t k = 0; g->node[i].kind != TERN__IR_DEAD && k < g->node[i].n_in; k++)
+      if (g->node[i].in[k] != TERN__IR_NONE) uses[g->node[i].in[k]]++;
+  for (uint32_t i = 0; i < g->n_outputs; i++)
+    if (g->output[i] != TERN__IR_NONE) uses[g->output[i]]++;
+  for (uint32_t i = 0; i < g->n_variables; i++) uses[g->variable[i].value]++;
+}
+
 tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number) {
   uint32_t *value = tern__calloc(g->n_values + 1u, sizeof *value);
   tern__ir_node *nodes = tern__calloc(g->node_capacity, sizeof *nodes);

@@ -109,6 +109,8 @@ tern_rc tern__graph_compact(tern__graph *g);
 /* Node i moves to place number[i], a permutation that keeps topological order; values are numbered anew in that order.
    On failure the graph is as it was. */
 tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number);
+/* Adds to uses[v], for each value v, how many operands of live nodes, outputs and variables at their end are v. */
+void tern__graph_count_uses(const tern__graph *g, uint32_t *uses);
 /* Every use of value `from` (operands, outputs, what variables end with) becomes `to`. O(graph): passes that replace many
    keep a map and apply it once with tern__graph_replace_all: map[v] = the value that stands for v. */
 void tern__graph_replace_all(tern__graph *g, const uint32_t *map);

@@ -54,12 +54,7 @@ static int through(const tern__graph *g, const tern__ir_node *m, int64_t layout)
 tern_rc tern__layout_pools(tern__graph *g) {
   uint32_t *uses = calloc(g->n_values + 1, sizeof *uses);
   if (!uses) return tern__fail(TERN_E_OOM, "graph: out of host memory to compile \"%s\"", g->name);
-  for (uint32_t i = 0; i < g->n_nodes; i++)
-    for (uint32_t k = 0; k < g->node[i].n_in; k++)
-      if (g->node[i].in[k] != TERN__IR_NONE) uses[g->node[i].in[k]]++;
-  for (uint32_t i = 0; i < g->n_outputs; i++)
-    if (g->output[i] != TERN__IR_NONE) uses[g->output[i]]++;
-  for (uint32_t i = 0; i < g->n_variables; i++) uses[g->variable[i].value]++;
+  tern__graph_count_uses(g, uses);
   for (uint32_t i = 0; i < g->n_nodes; i++)
     for (tern__ir_node *p = &g->node[i]; p->kind == TERN__IR_OP && p->op == &tern__op_max_pool;) {
       const uint32_t v = p->in[0];

@@ -516,12 +516,7 @@ tern_rc tern__unit_lower(tern__unit *u) {
   if (!uses || !u->fake || !u->base || !u->buffer_of || !u->maker || !u->buffer || !u->ghost)
     return tern__fail(TERN_E_OOM, "graph: out of host memory to compile \"%s\"", g->name);
   memset(u->maker, 0xff, n * sizeof *u->maker);
-  for (uint32_t i = 0; i < g->n_nodes; i++)
-    for (uint32_t k = 0; k < g->node[i].n_in; k++)
-      if (g->node[i].in[k] != TERN__IR_NONE) uses[g->node[i].in[k]]++;
-  for (uint32_t i = 0; i < g->n_outputs; i++)
-    if (g->output[i] != TERN__IR_NONE) uses[g->output[i]]++;
-  for (uint32_t i = 0; i < g->n_variables; i++) uses[g->variable[i].value]++;
+  tern__graph_count_uses(g, uses);
   tern_rc rc = TERN_OK;
   for (uint32_t i = 0; i < g->n_nodes && !rc; i++)
     if (g->node[i].kind != TERN__IR_DEAD) rc = lower_node(u, i, uses);

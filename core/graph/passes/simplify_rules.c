@@ -224,12 +224,7 @@ static bool begin(tern__rewrite *r) {
   r->uses = tern__calloc(r->capacity, sizeof *r->uses);
   if (!r->map || !r->uses) return false;
   for (uint32_t v = 0; v < g->n_values; v++) r->map[v] = v;
-  for (uint32_t i = 0; i < g->n_nodes; i++)
-    for (uint32_t k = 0; g->node[i].kind != TERN__IR_DEAD && k < g->node[i].n_in; k++)
-      if (g->node[i].in[k] != TERN__IR_NONE) r->uses[g->node[i].in[k]]++;
-  for (uint32_t i = 0; i < g->n_outputs; i++)
-    if (g->output[i] != TERN__IR_NONE) r->uses[g->output[i]]++;
-  for (uint32_t i = 0; i < g->n_variables; i++) r->uses[g->variable[i].value]++;
+  tern__graph_count_uses(g, r->uses);
   return true;
 }
 
