@@ -88,9 +88,9 @@ static tern_rc finish_code(program *p, render_code *c) {
     *(c->shared[i] ? &shared : &each) += param_size(p, u, &u->param[i]);
     n_shared += c->shared[i];
   }
-  render__slots(c, each, shared, p->dev.max_arg_bytes);
+  if (!p->dev.task) render__slots(c, each, shared, p->dev.max_arg_bytes);
   c->n_args = c->slots == 1 ? u->n_param : c->slots * (u->n_param - n_shared) + n_shared + c->slots - 1;
-  render__emit(c, u, p->plan->region, c->form == RK_PASS && !p->dev.cpu_like, &p->source);
+  render__emit(c, u, p->plan->region, &p->dev, &p->source);
   return p->source.failed ? TERN_E_OOM : TERN_OK;
 }
 
@@ -126,6 +126,7 @@ static tern_rc add_nest(program *p, uint32_t j, const char *name, char *message,
   const bool columns = render__has_columns(p->plan, &p->dev, j);
   *(columns ? &f->columns : &f->rows) = p->n_units;
   if ((rc = add_unit(p, j, columns ? RK_COLUMNS : RK_ROWS, 0, name, message, size))) return rc;
+  if (p->dev.task) return TERN_OK; /* one item takes all rows, however long */
   if (!p->dev.cpu_like) {
     f->group = p->n_units;
     if ((rc = add_unit(p, j, RK_GROUP, 0, name, message, size))) return rc;
@@ -195,9 +196,10 @@ tern_rc render_build(const tern_region *region, const render_device *device, con
   if (device->dialect != RENDER_OPENCL)
     return nest__fail(message, size, TERN_E_UNSUPPORTED, "dialect %u of the renderer does not exist", device->dialect);
   const uint32_t g = device->group;
-  if (!device->cpu_like && (g < 2 || g & (g - 1)))
+  const bool groups = !device->cpu_like && !device->task;
+  if (groups && (g < 2 || g & (g - 1)))
     return nest__fail(message, size, TERN_E_ARG, "a work-group of %u items: not a power of two", g);
-  if (!device->cpu_like && 16ull * g > (device->local_mem ? device->local_mem : 16384))
+  if (groups && 16ull * g > (device->local_mem ? device->local_mem : 16384))
     return nest__fail(message, size, TERN_E_ARG, "a work-group of %u items does not fit the local memory", g);
   program *p = calloc(1, sizeof *p);
   if (!p) return nest__fail(message, size, TERN_E_OOM, "out of host memory while rendering");
@@ -247,9 +249,12 @@ static extent measure(const program *p, uint32_t j, const tern_word *words) {
   extent e = {.rows = 1, .loop = 1, .parts = 1};
   for (uint32_t d = 0; d < t->rank; d++)
     *(!t->red || t->red >> d & 1 ? &e.loop : &e.rows) *= TERN_LIT(t->size[d], words);
-  if (!t->red) {
+  if (p->dev.task) {
+    e.form = t->red ? RK_ROWS : RK_MAP;
+    e.chunk = t->red ? e.rows : e.loop;
+  } else if (!t->red) {
     e.form = RK_MAP;
-    e.chunk = p->dev.cpu_like ? clamp(ceil_div(e.loop, 4 * units), 2048, 65536) : 1;
+    e.chunk = p->dev.cpu_like ? (clamp(ceil_div(e.loop, 4 * units), 2048, 65536) + 63) / 64 * 64 : 1;
   } else if (f->pass != NEST_NONE && e.loop > LONG_ROW && e.rows < 2 * units) {
     e.form = RK_PASS;
     e.parts = clamp(ceil_div(e.loop, PART), 1, MOST_PARTS);
@@ -397,7 +402,7 @@ enum { WINDOW = 64 };
 static void bind_alike(const program *p, work *window, uint32_t i, uint32_t n_window, const tern_launch *l,
                        render_call *calls, uint32_t *n_calls, render_actual *actuals) {
   const uint32_t code = p->units[window[i].unit].code;
-  const bool one = p->dev.cpu_like || window[i].e.form == RK_COLUMNS;
+  const bool one = p->dev.cpu_like || p->dev.task || window[i].e.form == RK_COLUMNS;
   const work *list[16];
   uint32_t n = 0;
   for (uint32_t k = i; k < n_window && n < p->codes[code].slots; k++) {

@@ -17,6 +17,7 @@ enum { RENDER_OPENCL = 1, RENDER_CUDA };
 typedef struct render_device {
   uint32_t dialect;
   bool cpu_like; /* a work-item loops over long runs; false: a work-group shares a row, items take neighbours */
+  bool fma;      /* multiplies and adds in one step, and fast */
   bool fp64;     /* without it: float64 is UNSUPPORTED, float32 sums are compensated */
   bool fp16;     /* not needed: float16 goes through 16-bit integers and float32 everywhere */
   uint32_t
@@ -25,6 +26,9 @@ typedef struct render_device {
   uint32_t units;         /* compute units; 0 = 1 */
   uint64_t local_mem;     /* bytes of local memory a work-group; 0 = 16 KiB */
   uint32_t max_arg_bytes; /* bytes of kernel arguments (CL_DEVICE_MAX_PARAMETER_SIZE); 0 = 1024 */
+  bool subgroups; /* cl_khr_subgroup_shuffle_relative or cl_intel_subgroups: lanes of a group hand values on directly */
+  bool task; /* FPGAs: a kernel is one work-item that loops over the whole range, given as an argument; not with cpu_like */
+  bool fixed_group; /* every kernel says its work-group size (reqd_work_group_size); task: always */
 } render_device;
 
 typedef struct render_kernel {
@@ -102,5 +106,5 @@ void render_epilogue_free(render_epilogue *);
 void render_epilogue_bind(const render_epilogue *, const tern_launch *, render_actual *actuals);
 
 /* Part of any disk-cache key: rendered sources may change whenever this number does */
-#define RENDER_VERSION 3u
+#define RENDER_VERSION 4u
 #endif

@@ -158,7 +158,7 @@ static void load_vector(writer *w, uint32_t v) {
   char buf[48];
   const char *stride = lane_stride(w, v, buf);
   if (!strcmp(stride, "0") || !strcmp(stride, "1")) {
-    render__put(&k->body, *stride == '1' ? "const float16 X%u = vload16(0, &" : "const float16 X%u = (float16)(", v);
+    render__put(&k->body, *stride == '1' ? "const float16 X%u = t_load_v(&" : "const float16 X%u = (float16)(", v);
     put_element(w, v);
     render__put(&k->body, ");\n");
     return;
@@ -217,15 +217,16 @@ static void store(writer *w, uint32_t v, bool vector) {
   }
   const char *stride = lane_stride(w, v, buf);
   if (!strcmp(stride, "1")) {
-    render__put(&k->body, "vstore16(V%u, 0, &", v);
+    render__put(&k->body, "t_store_v(V%u, &", v);
     put_element(w, v);
     render__put(&k->body, ");\n");
     return;
   }
   render__put(&k->body, "{ GLOBAL float *l = &");
   put_element(w, v);
-  render__put(&k->body, "; float lane[16]; vstore16(V%u, 0, lane);\nfor (int j = 0; j < 16; j++) l[j * %s] = lane[j]; }\n",
-              v, stride);
+  render__put(&k->body,
+              "; float lane[16]; vstore16(V%u, 0, lane);\nfor (int j = 0; j < 16; j++) l[j * %s] = lane[j]; }\n", v,
+              stride);
 }
 
 /* Can sixteen elements be computed at once? */

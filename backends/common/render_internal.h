@@ -47,6 +47,8 @@ typedef struct render_kernel_text {
   uint8_t *used[2]; /* by value: its pointer (argument, workspace) is declared */
   uint8_t *loaded;  /* by value: x... exists in the present scope; 2: at row scope */
   bool group, failed, columns /* lanes are rows at present */;
+  bool bypass; /* a vector loop whose stores bypass the cache is being written */
+  bool second; /* a vector that adds to the second of two sums is being written */
   bool only_reduced; /* loops run over the reduced dims (a row's), else over all (a map) */
 } render_kernel_text;
 
@@ -99,7 +101,7 @@ bool render__share(render_code *codes, uint32_t *n_codes, const render_text *sig
 void render__slots(render_code *, uint32_t bytes_each, uint32_t bytes_shared, uint32_t max_bytes);
 /* The kernel, by the unit whose names it has. Its arguments: of each slot those that are not shared, the shared ones
    among those of slot 0, then where the range of each slot but the first begins */
-void render__emit(const render_code *, const render_unit *, const tern_region *, bool group, render_text *);
+void render__emit(const render_code *, const render_unit *, const tern_region *, const render_device *, render_text *);
 void render__each_index(render_kernel_text *);
 void render__forget_run(render_kernel_text *);
 #endif

@@ -63,6 +63,39 @@ static const helper helpers[] = {
      "  if ((double)f == x || x != x) return f;\n"
      "  const uint u = t_as_uint(f);\n"
      "  return t_as_float((fabs((double)f) > fabs(x) ? u - 1u : u) | 1u);\n}\n"},
+    /* Sixteen floats at any address: as one access where the compiler lets us say so, since some runtimes' vstore16
+       (PoCL 3.1) makes four. t_bypass_v: past the cache, which whatever hands results from a kernel to its reader orders
+       as it does all stores */
+    {"t_load_v", ALWAYS,
+     "#ifdef __clang__\ntypedef float16 t_loose_l __attribute__((aligned(4)));\n"
+     "#define t_load_v(p) (*(GLOBAL const t_loose_l *)(p))\n"
+     "#else\n#define t_load_v(p) vload16(0, p)\n#endif\n"},
+    {"t_store_v", ALWAYS,
+     "#ifdef __clang__\ntypedef float16 t_loose_s __attribute__((aligned(4)));\n"
+     "#define t_store_v(x, p) (*(GLOBAL t_loose_s *)(p) = (x))\n"
+     "#else\n#define t_store_v(x, p) vstore16(x, 0, p)\n#endif\n"},
+    {"t_aligned_v", ALWAYS, "#define t_aligned_v(p) (((size_t)(p) & 63) == 0)\n"},
+    {"t_bypass_v", ALWAYS,
+     "#if defined(__clang__) && defined(__has_builtin)\n#if __has_builtin(__builtin_nontemporal_store)\n"
+     "#define t_bypass_v(x, p) __builtin_nontemporal_store(x, (GLOBAL float16 *)(p))\n"
+     "#endif\n#endif\n#ifndef t_bypass_v\n#define t_bypass_v(x, p) t_store_v(x, p)\n#endif\n"},
+    /* Many by one, rounded exactly as the divider rounds, which takes several times as long: Markstein, "Computation of
+       elementary functions on the IBM RISC System/6000 processor", IBM J. Res. Dev. 34 (1990). With 1 / b in two parts
+       q is off by little more than half an ulp, and the last step is right where nothing over- or underflows: all
+       magnitudes in [2^-60, 2^60) */
+    {"t_div_by_v", ALWAYS,
+     "INLINE float16 t_div_by_v(float16 a, float b) {\n"
+     "  const float r = 1.0f / b, low = fma(-b, r, 1.0f) * r, size = fabs(b);\n"
+     "  const int16 m = (as_uint16(a) & 0x7fffffffu) - 0x21800000u < 0x3c000000u;\n"
+     "  const int8 m8 = m.lo & m.hi;\n  const int4 m4 = m8.lo & m8.hi;\n  const int2 m2 = m4.lo & m4.hi;\n"
+     "  if (size >= 0x1p-60f && size < 0x1p60f && (m2.x & m2.y)) {\n"
+     "    const float16 q = fma(a, (float16)(r), a * low);\n"
+     "    return fma(fma((float16)(-b), q, a), (float16)(r), q);\n"
+     "  }\n  return a / b;\n}\n"},
+    /* The x of the lane d further on in the sub-group; anything past the last */
+    {"t_down", ALWAYS,
+     "#ifdef cl_khr_subgroup_shuffle_relative\n#define t_down(x, d) sub_group_shuffle_down(x, d)\n"
+     "#else\n#define t_down(x, d) intel_sub_group_shuffle_down(x, x, d)\n#endif\n"},
     {"t_signbit_f", ALWAYS, "INLINE int t_signbit_f(float x) { return (int)(t_as_uint(x) >> 31); }\n"},
     {"t_signbit_d", WITH_FP64, "INLINE int t_signbit_d(double x) { return (int)(t_as_ulong(x) >> 63); }\n"},
 
@@ -256,6 +289,7 @@ char *render_prelude(const render_device *dev, const char *const *sources, uint3
       if (need[i][wide] && usable(&helpers[i], wide, dev->fp64)) mark(helpers[i].text, wide ? 'd' : 'f', need);
   if (dev->fp64) render__put(&t, "%s", opencl_fp64);
   render__put(&t, "%s", opencl_words);
+  if (dev->task) render__put(&t, "#undef ONCE\n#define ONCE\n"); /* FPGAs' compilers have rules of their own */
   for (size_t i = 0; i < N_HELPERS; i++)
     for (int wide = 0; wide < LETTERS; wide++)
       if (need[i][wide] && usable(&helpers[i], wide, dev->fp64)) put_helper(&t, &helpers[i], wide);

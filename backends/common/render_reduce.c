@@ -95,15 +95,48 @@ void render__acc_step(render_kernel_text *k, uint32_t node, const char *x) {
   merge(k, &a, x, "(long)at", true);
 }
 
-/* Every lane leaves its accumulator in local memory L (two 8-byte words a lane), then a tree */
+/* Lane 0 of each sub-group gets the sub-group's total: in step h lane i, which has i .. i + h - 1, takes what lane i + h
+   has. Works for every width */
+static void put_subgroup(render_kernel_text *k, const acc *a) {
+  render_text *t = &k->body;
+  const char *wide = a->in < TERN_F16 && nest_item_size(a->in) < 4 && !a->sum
+                         ? "int"
+                         : a->type; /* what can be handed from lane to lane */
+  render__put(t, "const uint lane = get_sub_group_local_id(), width = get_sub_group_size();\n");
+  render__put(t, "for (uint h = 1; h < width; h <<= 1) {\nconst %s q = (%s)t_down((%s)a%u, h);\n", a->type, a->type,
+              wide, a->out);
+  if (a->kahan) render__put(t, "const float qc = t_down(c%u, h);\n", a->out);
+  if (a->arg) render__put(t, "const long qk = t_down(k%u, h);\n", a->out);
+  render__put(t, "if (lane + h < width) {\n");
+  merge(k, a, "q", "qk", false);
+  if (a->kahan) render__put(t, "c%u += qc;\n", a->out);
+  render__put(t, "}\n}\n");
+}
+
+/* All lanes get the group's total. Through local memory L, two 8-byte words a lane: a tree; with sub-groups, one entry
+   for each of them, which every lane adds up in their order */
 void render__acc_group(render_kernel_text *k, uint32_t node) {
   const acc a = acc_of(k, node);
+  const bool sub = k->dev->subgroups;
   render_text *t = &k->body;
   render__put(t, "{ LOCAL %s *la = (LOCAL %s *)L; LOCAL %s *lk = (LOCAL %s *)(L + %u);\n", a.type, a.type,
               a.kahan ? "float" : "long", a.kahan ? "float" : "long", k->dev->group);
-  render__put(t, "BARRIER; la[LID] = a%u;", a.out);
-  if (a.kahan) render__put(t, " lk[LID] = c%u;", a.out);
-  if (a.arg) render__put(t, " lk[LID] = k%u;", a.out);
+  if (sub) put_subgroup(k, &a);
+  const char *at = sub ? "get_sub_group_id()" : "LID";
+  render__put(t, "BARRIER;%s la[%s] = a%u;", sub ? " if (lane == 0) {" : "", at, a.out);
+  if (a.kahan) render__put(t, " lk[%s] = c%u;", at, a.out);
+  if (a.arg) render__put(t, " lk[%s] = k%u;", at, a.out);
+  if (sub) {
+    render__put(t, " } BARRIER;\na%u = la[0];", a.out);
+    if (a.kahan) render__put(t, " c%u = lk[0];", a.out);
+    if (a.arg) render__put(t, " k%u = lk[0];", a.out);
+    render__put(t, "\nfor (uint h = 1; h < get_num_sub_groups(); h++) {\nconst %s q = la[h];\n", a.type);
+    if (a.arg) render__put(t, "const long qk = lk[h];\n");
+    merge(k, &a, "q", "qk", false);
+    if (a.kahan) render__put(t, "c%u += lk[h];\n", a.out);
+    render__put(t, "}\n}\n");
+    return;
+  }
   render__put(t, " BARRIER;\nfor (uint h = %uu; h > 0; h >>= 1) {\nif (LID < h) {\nconst %s q = la[LID + h];\n",
               k->dev->group / 2, a.type);
   if (a.arg) render__put(t, "const long qk = lk[LID + h];\n");

@@ -77,8 +77,14 @@ void render__slots(render_code *c, uint32_t bytes_each, uint32_t bytes_shared, u
   if (!c->slots) c->slots = 1;
 }
 
-static const char *place(const render_code *c, bool group) {
-  return group || c->form == RK_GROUP ? "GRP" : "TID";
+static const char *place(const render_code *c, const render_device *dev) {
+  if (dev->task) return "0";
+  return c->form == RK_GROUP || (c->form == RK_PASS && !dev->cpu_like) ? "GRP" : "TID";
+}
+
+/* Its local size, as render_bind gives it */
+static uint32_t local_size(const render_code *c, const render_device *dev) {
+  return dev->task || dev->cpu_like || c->form == RK_COLUMNS || c->form == RK_FOLD ? 1 : dev->group;
 }
 
 /* The parameter's name without its slot */
@@ -106,9 +112,13 @@ static void put_type(render_text *t, const render_unit *u, const tern_region *r,
   }
 }
 
-void render__emit(const render_code *c, const render_unit *u, const tern_region *r, bool group, render_text *t) {
+void render__emit(const render_code *c, const render_unit *u, const tern_region *r, const render_device *dev,
+                  render_text *t) {
   const char *comma = "";
-  render__put(t, "KERNEL void %s(", c->name);
+  render__put(t, "KERNEL ");
+  if (dev->task || dev->fixed_group)
+    render__put(t, "__attribute__((reqd_work_group_size(%u, 1, 1))) ", local_size(c, dev));
+  render__put(t, "void %s(", c->name);
   for (uint32_t s = 0; s < c->slots; s++)
     for (uint32_t i = 0; i < u->n_param; i++) {
       if (c->slots > 1 && (c->shared[i] ? s != 0 : false)) continue;
@@ -123,10 +133,10 @@ void render__emit(const render_code *c, const render_unit *u, const tern_region 
   for (uint32_t s = 1; s < c->slots; s++) render__put(t, ", const long first_%u", s);
   render__put(t, ") {\n");
   if (c->slots == 1) {
-    render__put(t, "const long ITEM = (long)%s;\n%s}\n", place(c, group), c->text);
+    render__put(t, "const long ITEM = (long)%s;\n%s}\n", place(c, dev), c->text);
     return;
   }
-  render__put(t, "const long item = (long)%s;\nconst int slot = 0", place(c, group));
+  render__put(t, "const long item = (long)%s;\nconst int slot = 0", place(c, dev));
   for (uint32_t s = 1; s < c->slots; s++) render__put(t, " + (item >= first_%u)", s);
   render__put(t, ";\nconst long ITEM = item - (");
   for (uint32_t s = c->slots; s-- > 1;) render__put(t, "slot == %u ? first_%u : ", s, s);

@@ -32,7 +32,7 @@ typedef struct batch {
 static cl_context context;
 static cl_device_id device;
 static cl_command_queue queue;
-static bool has_fp64;
+static bool has_fp64, has_shuffles;
 static unsigned long n_kernels, n_regions, n_elements;
 
 static bool open_device(void) {
@@ -49,6 +49,10 @@ static bool open_device(void) {
   cl_device_fp_config fp = 0;
   clGetDeviceInfo(device, CL_DEVICE_DOUBLE_FP_CONFIG, sizeof fp, &fp, NULL);
   has_fp64 = fp != 0;
+  static char ext[16384];
+  if (clGetDeviceInfo(device, CL_DEVICE_EXTENSIONS, sizeof ext - 1, ext, NULL)) ext[0] = 0;
+  has_shuffles = strstr(ext, "cl_intel_subgroups") || strstr(ext, "cl_khr_subgroup_shuffle_relative");
+  if (!has_shuffles) printf("this device has no sub-groups with shuffles: reductions through them are not tested\n");
   return !rc;
 }
 
@@ -61,6 +65,14 @@ static render_device gpu_like(void) {
   render_device d = cpu_like();
   d.cpu_like = false;
   d.group = 64;
+  d.task = getenv("TERN_TEST_TASK") != NULL; /* in their place those for FPGAs: one work-item */
+  return d;
+}
+
+/* Where the device has them; else those of gpu_like once more */
+static render_device with_subgroups(void) {
+  render_device d = gpu_like();
+  d.subgroups = has_shuffles;
   return d;
 }
 
@@ -321,8 +333,8 @@ static void test_reductions(void) {
                                  TERN_OP_ANY, TERN_OP_ALL,  TERN_OP_ARGMAX, TERN_OP_ARGMIN};
   static const uint64_t dims[] = {4, 2, 7, 5};
   batch *t = calloc(1, sizeof *t);
-  for (int form = 0; form < 2; form++) {
-    t->dev = form ? gpu_like() : cpu_like();
+  for (int form = 0; form < (has_shuffles ? 3 : 2); form++) {
+    t->dev = form == 2 ? with_subgroups() : form ? gpu_like() : cpu_like();
     for (uint32_t dtype = TERN_BOOL; dtype < TERN_DTYPE_END; dtype++)
       for (unsigned k = 0; k < 3 && can(dtype); k++) {
         region_builder *b = new_region("reduce", dtype);
