@@ -8,6 +8,7 @@
 typedef struct tern__plugin {
   char *path, *file; /* file: the part of its name between "libtern-" and ".so" */
   char *name, *version, *refused;
+  char *none; /* why it has no devices, as it said */
   void *handle;
   const tern_backend *table; /* the plugin's own */
   tern_backend api;          /* a zero-extended copy */
@@ -46,6 +47,7 @@ typedef struct tern__device {
   char name[80], alias[80];
   pthread_mutex_t lock; /* opening, and everything on the queue */
   atomic_bool open, lost;
+  atomic_bool refused; /* its plugin could not use it: not chosen by kind, and info.features says why */
   struct tern__class_table *classes;
   pthread_mutex_t pool_lock;
   tern__storage *free[TERN__CLASSES];

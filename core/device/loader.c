@@ -266,6 +266,7 @@ static tern_rc add_device(tern__plugin *p, uint32_t i, const tern_device_info *i
   d->info.name[sizeof d->info.name - 1] = d->info.desc[sizeof d->info.desc - 1] = d->info.id[sizeof d->info.id - 1] = 0;
   d->info.features[sizeof d->info.features - 1] = 0;
   d->flags = (uint32_t)info->flags;
+  if (!strncmp(d->info.features, "refused: ", 9)) atomic_store(&d->refused, true);
   d->limit = tern__parse_bytes(tern__opt()->mem_limit);
   pthread_mutex_init(&d->lock, NULL);
   pthread_mutex_init(&d->pool_lock, NULL);
@@ -310,7 +311,10 @@ tern_rc tern__plugin_start(tern__plugin *p) {
     want.info.struct_size = sizeof want.info;
     tern__plugin_error_clear();
     rc = p->api.device_info(p->driver, (uint32_t)p->n_devices, &want.info);
-    if (rc == TERN_E_END) break;
+    if (rc == TERN_E_END) {
+      if (!p->n_devices && *plugin_error && !p->none) p->none = tern__strdup(plugin_error);
+      break;
+    }
     if (rc && p->n_devices == 0)
       refuse(p, "it cannot describe its devices: %s%s%s", tern_rc_name(rc), *plugin_error ? ": " : "", plugin_error);
     if (!rc && want.info.flags & TERN_DEV_HOST_MEM && !p->api.mem_map) {

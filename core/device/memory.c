@@ -63,8 +63,10 @@ static tern_rc ask(tern__device *d, uint64_t bytes, tern_mem **mem, char **host)
                       d->name, (unsigned long long)d->limit, (unsigned long long)d->reserved,
                       (unsigned long long)bytes);
   if (d->info.max_alloc && bytes > d->info.max_alloc)
-    return tern__fail(TERN_E_OOM, "%s: %llu bytes in one piece were asked for; the device's limit is %llu", d->name,
-                      (unsigned long long)bytes, (unsigned long long)d->info.max_alloc);
+    return tern__fail(TERN_E_OOM,
+                      "%s: a tensor of %.4g GiB (%llu bytes) is larger than the %.4g GiB that the device allows in one "
+                      "piece; make it smaller (the batch, for elementwise work), or use TERN_DEVICE=cpu",
+                      d->name, (double)bytes / 0x1p30, (unsigned long long)bytes, (double)d->info.max_alloc / 0x1p30);
   tern__plugin_error_clear();
   tern_rc rc = d->api->mem_alloc(d->dev, &want.desc, mem);
   if (rc) return tern__device_failed(d, rc, "allocating memory");

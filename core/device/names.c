@@ -26,7 +26,9 @@ static void start(const char *name) {
 static tern__device *of_kind(uint32_t kind) {
   tern__registry *r = &tern__devices;
   for (int i = 0; i < r->n_devices; i++)
-    if (r->devices[i]->info.kind == kind && !(r->devices[i]->flags & TERN_DEV_HIDDEN)) return r->devices[i];
+    if (r->devices[i]->info.kind == kind && !(r->devices[i]->flags & TERN_DEV_HIDDEN) &&
+        !atomic_load(&r->devices[i]->refused))
+      return r->devices[i];
   return NULL;
 }
 
@@ -60,9 +62,12 @@ static char *what_there_is(void) {
   for (int i = 0; i < r->n_devices; i++) {
     fprintf(f, "%s %s", i ? "," : "", r->devices[i]->name);
     if (*r->devices[i]->alias) fprintf(f, " (%s)", r->devices[i]->alias);
+    if (atomic_load(&r->devices[i]->refused)) fprintf(f, ", %s", r->devices[i]->info.features);
   }
   if (!r->n_devices) fprintf(f, " none");
   if (!r->n_plugins) fprintf(f, "; no libtern-*.so was found: set TERN_PLUGIN_PATH to their folder");
+  for (int i = 0; i < r->n_plugins; i++)
+    if (r->plugins[i].none) fprintf(f, "; %s", r->plugins[i].none);
   for (int i = 0; i < r->n_plugins; i++)
     if (r->plugins[i].refused && !r->plugins[i].outranked)
       fprintf(f, "; refused %s: %s", r->plugins[i].file, r->plugins[i].refused);
@@ -101,12 +106,21 @@ static tern__device *find(const char *name) {
   return NULL;
 }
 
+/* The plugin opens it not at all: those who look for a device see why. Caller holds the device's lock. */
+static void refuse(tern__device *d) {
+  if (atomic_load(&d->refused)) return;
+  snprintf(d->info.features, sizeof d->info.features, "refused: %.240s", tern__plugin_error());
+  atomic_store(&d->refused, true);
+}
+
 static tern_rc open_device(tern__device *d) {
   tern__plugin_error_clear();
   tern_rc rc = d->api->device_open(d->plugin->driver, d->plugin_index, &d->dev);
-  if (rc)
+  if (rc) {
+    if (rc == TERN_E_UNSUPPORTED) refuse(d);
     return tern__fail(rc, "%s cannot be opened: %s", d->name,
                       *tern__plugin_error() ? tern__plugin_error() : tern_rc_name(rc));
+  }
   if (d->flags & TERN_DEV_ASYNC) {
     tern__plugin_error_clear();
     rc = d->api->queue_open ? d->api->queue_open(d->dev, 0, &d->queue) : TERN_E_UNSUPPORTED;

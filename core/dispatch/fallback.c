@@ -92,6 +92,16 @@ static tern_rc run_node(split_state *s, const tern_node *node) {
     q.arg[i] = s->value[id];
     if (q.arg[i].kind != TERN_V_PARAM) q.arg[i].kind = i < node->n_in ? TERN_V_IN : TERN_V_OUT;
   }
+  uint8_t rank = 0; /* a number that an earlier node made meets a tensor: all operands of a MAP have its rank */
+  for (uint32_t i = 0; i < node->n_in + 1 && kind == TERN_K_MAP; i++)
+    if (q.arg[i].kind != TERN_V_PARAM && q.arg[i].rank > rank) rank = q.arg[i].rank;
+  for (uint32_t i = 0; i < node->n_in + 1 && rank; i++) {
+    tern__operand *o = &q.arg[i];
+    if (o->kind == TERN_V_PARAM || o->rank) continue;
+    o->rank = rank;
+    memset(o->dim, TERN__ONE, rank);
+    memset(o->stride, 0, rank * sizeof *o->stride);
+  }
   q.dtype = q.arg[0].dtype;
   for (int d = 0; d < q.n_sizes; d++)
     q.role[d] = d >= q.n_space || kind != TERN_K_MAP ? TERN__ROLE_FIXED : TERN__ROLE_MAP;

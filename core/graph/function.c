@@ -568,7 +568,7 @@ static tern_rc run_program(tern_function *f, tern__thread *t, tern_tensor *const
   program *p = atomic_load_explicit(&f->newest, memory_order_acquire);
   if (!(p && fit(p->in, in, f->n_in)) && !(p = program_for(f, in))) return tern__recorded();
   const uint32_t hooks = t->hooks;
-  t->hooks = 0;
+  t->hooks = hooks & TERN__HOOK_TRACE; /* what runs is still to be seen in the trace */
   for (int i = 0; i < f->n_in; i++)
     if (in[i] != TERN_NONE) given[n++] = in[i];
   const bool good = !p->labels || tern__labels_ok(p->labels, given);

@@ -275,7 +275,7 @@ static tern_rc run_request(tern__thread *t, request *r, tern_tensor *const *fetc
   r->given = (tern_tensor **)(void *)(memory + forms);
   r->fetch = (uint32_t *)(void *)(memory + forms + tensors);
   const uint32_t hooks = t->hooks; /* what happens here is no part of any graph, nor on any tape */
-  t->hooks = 0;
+  t->hooks = hooks & TERN__HOOK_TRACE; /* but in the trace */
   tern_scope_mark mark = tern_scope_begin();
   tern_rc rc = prepare_and_run(r, fetches, out);
   tern_scope_end(&mark);

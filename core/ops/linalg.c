@@ -124,8 +124,35 @@ const tern__op tern__op_matmul = {.name = "matmul",
                                   .grad = grad_matmul,
                                   .keeps = TERN__KEEP_A | TERN__KEEP_B};
 
+static tern_rc infer_matmul_int32(const tern__call *c, tern__request *q, tern__result *r) {
+  const tern_rc rc = infer_matmul(c, q, r);
+  if (rc) return rc;
+  q->arg[2].dtype = TERN_I32;
+  r->dtype = TERN_I32;
+  return TERN_OK;
+}
+
+static tern_tensor *sample_matmul_int32(const tern__sample *s) { return tern_matmul_int32(s->x, tern_transpose(s->y)); }
+
+const tern__op tern__op_matmul_int32 = {.name = "matmul_int32",
+                                        .family = "linalg",
+                                        .operands = "a, b",
+                                        .doc = "matrix product of 8-bit integers, summed in int32",
+                                        .prim = TERN_OP_DOT,
+                                        .number = TERN__N_matmul_int32,
+                                        .sample = sample_matmul_int32,
+                                        .dtypes = 1 << TERN_I8 | 1 << TERN_U8,
+                                        .infer = infer_matmul_int32,
+                                        .lower = tern__lower_prim};
+
 /* Both cast to the dtype where they meet, then multiplied. */
-static tern_tensor *product(tern_tensor *a, tern_tensor *b) {
+static tern_tensor *product(const tern__op *op, tern_tensor *a, tern_tensor *b) {
+  const bool widen = op == &tern__op_matmul_int32;
+  if (widen && (a->dtype != b->dtype || (a->dtype != TERN_I8 && a->dtype != TERN_U8))) {
+    tern__fail(TERN_E_ARG, "matmul_int32: %s and %s; both are int8 or both uint8 (tern_cast makes them so)",
+               tern_dtype_name((tern_dtype)a->dtype), tern_dtype_name((tern_dtype)b->dtype));
+    return NULL;
+  }
   if (a->dtype != b->dtype) {
     const tern_dtype d = tern__promote((tern_dtype)a->dtype, (tern_dtype)b->dtype);
     a = tern_cast(a, d);
@@ -135,26 +162,32 @@ static tern_tensor *product(tern_tensor *a, tern_tensor *b) {
   tern_tensor *const in[] = {a, b};
   if (a->shape[a->rank - 1] == 0 && a->shape[a->rank - 1] == b->shape[b->rank - 2]) { /* a sum over nothing */
     tern_shape s = {.rank = 2, .dim = {a->shape[a->rank - 2], b->shape[b->rank - 1]}};
-    if (a->rank == 2 && b->rank == 2) return tern_zeros(s, (tern_dtype)a->dtype);
+    if (a->rank == 2 && b->rank == 2) return tern_zeros(s, widen ? TERN_I32 : (tern_dtype)a->dtype);
   }
-  return tern__run(&tern__op_matmul, in, 2, NULL, 0);
+  return tern__run(op, in, 2, NULL, 0);
 }
 
-tern_tensor *tern_matmul(tern_tensor *a, tern_tensor *b) {
-  tern_tensor *fast = tern__run_matrices(&tern__op_matmul, a, b);
-  if (TERN__LIKELY(fast != NULL)) return fast;
-  if (!tern__usable(a, "matmul", 1) || !tern__usable(b, "matmul", 2)) return NULL;
+/* Vectors as matrices, and back */
+static tern_tensor *any_rank(const tern__op *op, tern_tensor *a, tern_tensor *b) {
+  if (!tern__usable(a, op->name, 1) || !tern__usable(b, op->name, 2)) return NULL;
   if (a->rank == 0 || b->rank == 0) {
-    tern__fail(TERN_E_ARG, "matmul: operand %d is a scalar; use tern_mul", a->rank == 0 ? 1 : 2);
+    tern__fail(TERN_E_ARG, "%s: operand %d is a scalar; use tern_mul", op->name, a->rank == 0 ? 1 : 2);
     return NULL;
   }
   const bool row = a->rank == 1, column = b->rank == 1;
   if (row && !(a = tern_expand_dims(a, 0))) return NULL;
   if (column && !(b = tern_expand_dims(b, 1))) return NULL;
-  tern_tensor *c = product(a, b);
+  tern_tensor *c = product(op, a, b);
   if (c && column) c = tern_squeeze(c, -1);
   return c && row ? tern_squeeze(c, column ? -1 : -2) : c;
 }
+
+tern_tensor *tern_matmul(tern_tensor *a, tern_tensor *b) {
+  tern_tensor *fast = tern__run_matrices(&tern__op_matmul, a, b);
+  return TERN__LIKELY(fast != NULL) ? fast : any_rank(&tern__op_matmul, a, b);
+}
+
+tern_tensor *tern_matmul_int32(tern_tensor *a, tern_tensor *b) { return any_rank(&tern__op_matmul_int32, a, b); }
 
 tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b) {
   if (!tern__usable(a, "dot", 1) || !tern__usable(b, "dot", 2)) return NULL;
