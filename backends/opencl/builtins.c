@@ -9,6 +9,7 @@
 enum {
   ID,       /* size_t f(uint) */
   MATH1,    /* T f(T): float, double and float16 */
+  MATH3,    /* T f(T, T, T) */
   MATH2,    /* T f(T, T) */
   TEST,     /* int f(T): float and double */
   INTEGERS, /* T f(T, T): int, uint, long, ulong */
@@ -61,6 +62,7 @@ static const builtin builtins[] = {
     {"hypot", MATH2, NULL},
     {"nextafter", MATH2, NULL},
     {"pow", MATH2, NULL},
+    {"fma", MATH3, NULL},
     {"isnan", TEST, NULL},
     {"max", INTEGERS, NULL},
     {"min", INTEGERS, NULL},
@@ -104,6 +106,10 @@ static void add_builtin(ocl_text *t, const builtin *b, bool fp64) {
   case MATH2:
     for (int i = 0; i < n_reals; i++)
       ocl_add(t, "%s %s %s(%s, %s);\n", reals[i], attributes, b->name, reals[i], reals[i]);
+    return;
+  case MATH3:
+    for (int i = 0; i < n_reals; i++)
+      ocl_add(t, "%s %s %s(%s, %s, %s);\n", reals[i], attributes, b->name, reals[i], reals[i], reals[i]);
     return;
   case TEST:
     for (int i = 0; i < n_reals; i += 2) ocl_add(t, "int %s %s(%s);\n", attributes, b->name, reals[i]);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 static struct { pthread_mutex_t lock; } library = {PTHREAD_MUTEX_INITIALIZER};
+enum { OWN_TEMPORARY = 8 }; /* calls in a row whose temporary memory is CLBlast's own */
 
 static cl_int temp_size(cl_command_queue *queue, uint32_t dtype, const ocl_gemm *g, size_t *size) {
   const CLBlastTranspose ta = g->a_t ? CLBlastTransposeYes : CLBlastTransposeNo,
@@ -19,6 +20,34 @@ static cl_int temp_size(cl_command_queue *queue, uint32_t dtype, const ocl_gemm 
                                                                  b_off, ldb, c_off, ldc, queue, size)
                                     : CLBlastDGemmTempBufferSize(CLBlastLayoutRowMajor, ta, tb, m, n, k, a_off, lda,
                                                                  b_off, ldb, c_off, ldc, queue, size));
+}
+
+/* The calls that take no temporary memory of ours. */
+static cl_int batched(cl_command_queue *queue, uint32_t dtype, const ocl_gemm *g) {
+  const CLBlastTranspose ta = g->a_t ? CLBlastTransposeYes : CLBlastTransposeNo,
+                         tb = g->b_t ? CLBlastTransposeYes : CLBlastTransposeNo;
+  const size_t m = (size_t)g->m, n = (size_t)g->n, k = (size_t)g->k, a_off = (size_t)g->a_off, b_off = (size_t)g->b_off,
+               c_off = (size_t)g->c_off, lda = (size_t)g->lda, ldb = (size_t)g->ldb, ldc = (size_t)g->ldc,
+               count = (size_t)g->batches, as = (size_t)g->a_step, bs = (size_t)g->b_step, cs = (size_t)g->c_step;
+  return (cl_int)(dtype == TERN_F32
+                      ? CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, m, n, k, 1.0f, g->a, a_off, lda, as,
+                                                   g->b, b_off, ldb, bs, 0.0f, g->c, c_off, ldc, cs, count, queue, NULL)
+                      : CLBlastDgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, m, n, k, 1.0, g->a, a_off, lda, as,
+                                                   g->b, b_off, ldb, bs, 0.0, g->c, c_off, ldc, cs, count, queue,
+                                                   NULL));
+}
+
+static cl_int convolution(cl_command_queue *queue, uint32_t dtype, const ocl_gemm *g) {
+  const size_t batch = (size_t)g->conv.batch, channels = (size_t)g->conv.channels, kernels = (size_t)g->conv.kernels,
+               h = (size_t)g->conv.size[0], w = (size_t)g->conv.size[1], th = (size_t)g->conv.taps[0],
+               tw = (size_t)g->conv.taps[1], ph = (size_t)g->conv.pad[0], pw = (size_t)g->conv.pad[1],
+               sh = (size_t)g->conv.stride[0], sw = (size_t)g->conv.stride[1], dh = (size_t)g->conv.dilation[0],
+               dw = (size_t)g->conv.dilation[1], a = (size_t)g->a_off, b = (size_t)g->b_off, c = (size_t)g->c_off;
+  const CLBlastKernelMode mode = CLBlastKernelModeCrossCorrelation;
+  return (cl_int)(dtype == TERN_F32 ? CLBlastSconvgemm(mode, channels, h, w, th, tw, ph, pw, sh, sw, dh, dw, kernels,
+                                                       batch, g->a, a, g->b, b, g->c, c, queue, NULL)
+                                    : CLBlastDconvgemm(mode, channels, h, w, th, tw, ph, pw, sh, sw, dh, dw, kernels,
+                                                       batch, g->a, a, g->b, b, g->c, c, queue, NULL));
 }
 
 static cl_int gemm(cl_command_queue *queue, uint32_t dtype, const ocl_gemm *g, cl_mem temp) {
@@ -83,7 +112,7 @@ static cl_int known_answer(tern_dev *dev, uint32_t dtype, bool *right) {
 }
 
 tern_rc ocl_clblast_ready(tern_dev *dev, uint32_t dtype) {
-  if (dtype != TERN_F32 && dtype != TERN_F64) return TERN_E_UNSUPPORTED;
+  if ((dtype != TERN_F32 && dtype != TERN_F64) || !dev->id->compiler || dev->id->bundled) return TERN_E_UNSUPPORTED;
   atomic_int *state = &dev->clblast[dtype == TERN_F64];
   if (!atomic_load(state)) {
     pthread_mutex_lock(&library.lock);
@@ -105,10 +134,14 @@ tern_rc ocl_clblast_ready(tern_dev *dev, uint32_t dtype) {
   return atomic_load(state) > 0 ? TERN_OK : TERN_E_UNSUPPORTED;
 }
 
-tern_rc ocl_clblast_gemm(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
-  if (q->recording) return ocl_record_gemm(q, dtype, g);
+/* Under the lock. CLBlast's own temporary memory lives until the work is done, and it must not pile up. */
+static cl_int with_own_memory(tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
+  if (q->gemm_own++ % OWN_TEMPORARY == OWN_TEMPORARY - 1) clFinish(q->q);
+  return g->conv.batch ? convolution(&q->q, dtype, g) : batched(&q->q, dtype, g);
+}
+
+static cl_int with_our_memory(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
   size_t size = 0;
-  pthread_mutex_lock(&library.lock);
   cl_int err = temp_size(&q->q, dtype, g, &size);
   if (err == CL_SUCCESS && size > q->gemm_temp_size) {
     if (q->gemm_temp) clReleaseMemObject(q->gemm_temp); /* OpenCL keeps it until the work that uses it is done */
@@ -119,7 +152,13 @@ tern_rc ocl_clblast_gemm(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl
     else
       q->gemm_temp = NULL;
   }
-  if (err == CL_SUCCESS) err = gemm(&q->q, dtype, g, q->gemm_temp);
+  return err == CL_SUCCESS ? gemm(&q->q, dtype, g, q->gemm_temp) : err;
+}
+
+tern_rc ocl_clblast_gemm(tern_dev *dev, tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
+  if (q->recording) return ocl_record_gemm(q, dtype, g);
+  pthread_mutex_lock(&library.lock);
+  const cl_int err = g->conv.batch || g->batches > 1 ? with_own_memory(q, dtype, g) : with_our_memory(dev, q, dtype, g);
   pthread_mutex_unlock(&library.lock);
-  return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, "DOT (CLBlast)", err);
+  return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, g->conv.batch ? "CONV (CLBlast)" : "DOT (CLBlast)", err);
 }

@@ -2,12 +2,17 @@
    Where a group has few channels to make and to add up (depthwise convolution) a work-item makes one result or a vector
    of channels, else a register block. */
 #include "conv.h"
+#include "tune.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { X, W, Y };
 enum { FEW_CHANNELS = 4, FEW_PRODUCTS = 8, INDEX_MOST = 1 << 20, DW_ITEMS = 64, DW_LONG = 4096, DW_SUMS = 32 << 20 };
+
+/* The option `gemm`; ARGS_TRIED: more arguments a kernel that is measured does not have */
+enum { GEMM_AUTO, GEMM_OWN, GEMM_CLBLAST, ARGS_TRIED = 16 };
 
 typedef struct conv_kernel {
   tern_kernel head;
@@ -17,6 +22,8 @@ typedef struct conv_kernel {
   ocl_epilogue epilogue;
   int dims;
   int64_t groups, stride[2], dilation[2], pad[2];
+  bool has_depth; /* the section has that kernel */
+  uint8_t gemm;   /* GEMM_* */
   cl_kernel pack, block, plain, depth, sum;
 } conv_kernel;
 
@@ -110,9 +117,7 @@ static void longs(ocl_call *c, const int64_t *words, size_t n) {
   longs((c), (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
 
 static uint64_t bytes_of(const conv_kernel *k, const conv_sizes *s);
-static uint64_t product_at(const conv_kernel *k, const conv_sizes *s) {
-  return (bytes_of(k, s) + 63) & ~(uint64_t)63;
-}
+static uint64_t product_at(const conv_kernel *k, const conv_sizes *s) { return (bytes_of(k, s) + 63) & ~(uint64_t)63; }
 
 /* Everything that a launch needs in the workspace */
 static uint64_t all_bytes(const conv_kernel *k, const conv_sizes *s) {
@@ -175,7 +180,7 @@ static bool is_plain(const conv_kernel *k, const conv_sizes *s) {
 /* One channel a group, and whole vectors of channels side by side */
 static bool is_depth(const conv_kernel *k, const conv_sizes *s) {
   const bool filters = s->stride[W][0] == 1 || k->shape.op == TERN_OP_CONV_DW;
-  return k->depth && s->per_c == 1 && s->per_o == 1 && filters && s->stride[X][1] == 1 && s->stride[Y][1] == 1 &&
+  return k->has_depth && s->per_c == 1 && s->per_o == 1 && filters && s->stride[X][1] == 1 && s->stride[Y][1] == 1 &&
          k->groups % k->shape.width == 0;
 }
 
@@ -310,12 +315,134 @@ static tern_rc conv_workspace(tern_dev *dev, const tern_kernel *head, const tern
   return TERN_OK;
 }
 
+/* ---- CLBlast: dense, one group, the same padding on both sides ---- */
+
+enum { CONV_OWN = 1, CONV_CLBLAST = 2 }; /* forms (tune.h) */
+
+static bool dense(const int64_t size[4], const int64_t stride[4]) {
+  int64_t step = 1;
+  for (int d = 3; d >= 0; step *= size[d--])
+    if (size[d] != 1 && stride[d] != step) return false;
+  return true;
+}
+
+static bool clblast_fits(const conv_kernel *k, const conv_sizes *s) {
+  if (k->shape.op != TERN_OP_CONV || k->groups != 1 || (k->shape.epilogue && !k->shape.apart)) return false;
+  for (int d = 0; d < 2; d++) {
+    const int64_t room = s->size[X][2 + d] + 2 * k->pad[d] - k->dilation[d] * (s->size[W][2 + d] - 1) - 1;
+    if (room < 0 || room / k->stride[d] + 1 != s->size[Y][2 + d]) return false;
+  }
+  for (int i = 0; i < 3; i++)
+    if (!dense(s->size[i], s->stride[i])) return false;
+  return k->shape.dtype == TERN_F32 || k->shape.dtype == TERN_F64;
+}
+
+static tern_rc run_clblast(tern_dev *dev, tern_queue *q, const conv_kernel *k, const tern_launch *l,
+                           const conv_sizes *s) {
+  const uint32_t item = ocl_item_size(k->shape.dtype);
+  const tern_arg *x = &l->args[k->array[X].slot], *w = &l->args[k->array[W].slot];
+  const tern_arg in_workspace = {l->workspace.mem, l->workspace.offset + product_at(k, s)};
+  const tern_arg *y = k->shape.apart ? &in_workspace : &l->args[k->array[Y].slot];
+  ocl_gemm g = {.a = x->mem->buffer,
+                .b = w->mem->buffer,
+                .c = y->mem->buffer,
+                .a_off = (int64_t)(x->offset / item),
+                .b_off = (int64_t)(w->offset / item),
+                .c_off = (int64_t)(y->offset / item)};
+  g.conv.batch = s->size[X][0], g.conv.channels = s->size[X][1], g.conv.kernels = s->size[W][0];
+  for (int d = 0; d < 2; d++) {
+    g.conv.size[d] = s->size[X][2 + d], g.conv.taps[d] = s->size[W][2 + d];
+    g.conv.pad[d] = k->pad[d], g.conv.stride[d] = k->stride[d], g.conv.dilation[d] = k->dilation[d];
+  }
+  return ocl_clblast_gemm(dev, q, k->shape.dtype, &g);
+}
+
+typedef struct conv_trial {
+  tern_dev *dev;
+  const conv_kernel *k;
+  const conv_sizes *s;
+  tern_launch l;
+} conv_trial;
+
+static double time_of(void *context, tern_queue *q, uint32_t form, int runs) {
+  const conv_trial *t = context;
+  if (form == CONV_CLBLAST && ocl_clblast_ready(t->dev, t->k->shape.dtype)) return -1;
+  clFinish(q->q);
+  const int64_t start = ocl_now();
+  for (int i = 0; i < runs; i++)
+    if (form == CONV_CLBLAST ? run_clblast(t->dev, q, t->k, &t->l, t->s) : run_gather(t->dev, q, t->k, &t->l, t->s))
+      return -1;
+  return clFinish(q->q) == CL_SUCCESS ? 1e-9 * (double)(ocl_now() - start) / runs : -1;
+}
+
+static const char *name_of(void *context, uint32_t form) {
+  (void)context;
+  return form == CONV_CLBLAST ? "CLBlast" : "own";
+}
+
+static uint32_t measure(tern_dev *dev, const conv_kernel *k, const conv_sizes *s, uint64_t class) {
+  static const uint8_t small[4] = {0x3d, 0x3d, 0x3d, 0x3d}; /* a plain number in every dtype */
+  tern_mem *mem[4] = {NULL};
+  tern_arg args[ARGS_TRIED];
+  bool ok = k->n_args <= ARGS_TRIED;
+  for (int i = 0; i < 4 && ok; i++) {
+    const int64_t *n = s->size[i < 3 ? i : 0];
+    const uint64_t bytes =
+        i < 3 ? (uint64_t)(n[0] * n[1] * n[2] * n[3]) * ocl_item_size(k->shape.dtype) : all_bytes(k, s);
+    const tern_mem_desc want = {.size = (bytes + 64) & ~(uint64_t)63};
+    ok = !ocl_mem_alloc(dev, &want, &mem[i]) &&
+         !clEnqueueFillBuffer(dev->aux, mem[i]->buffer, small, sizeof small, 0, (size_t)want.size, 0, NULL, NULL);
+  }
+  ok = ok && clFinish(dev->aux) == CL_SUCCESS;
+  uint32_t form = OCL_TUNE_GUESS;
+  if (ok) {
+    char what[120];
+    for (uint32_t i = 0; i < k->n_args; i++) args[i] = (tern_arg){mem[0], 0};
+    for (int i = 0; i < 3; i++)
+      if (i != Y || !k->shape.apart) args[k->array[i].slot] = (tern_arg){mem[i], 0};
+    conv_trial t = {dev, k, s, {.args = args, .n_args = k->n_args, .workspace = {mem[3], 0}}};
+    const int64_t *x = s->size[X], *w = s->size[W];
+    snprintf(what, sizeof what, "CONV %s %lld x %lld x %lld x %lld, %lld x %lld x %lld", ocl_dtype_name(k->shape.dtype),
+             (long long)x[0], (long long)x[1], (long long)x[2], (long long)x[3], (long long)w[0], (long long)w[2],
+             (long long)w[3]);
+    const ocl_tune_how how = {.mask = 1u << CONV_OWN | 1u << CONV_CLBLAST,
+                              .guess = CONV_OWN,
+                              .time = time_of,
+                              .name = name_of,
+                              .context = &t,
+                              .what = what};
+    form = ocl_tune_measure(dev, class, &how);
+  } else {
+    form = ocl_tune_pin(dev, class);
+  }
+  for (int i = 0; i < 4; i++)
+    if (mem[i]) ocl_mem_free(dev, mem[i]);
+  return form;
+}
+
+/* By the option, or as it was measured: CLBlast is never tried unasked. */
+static bool by_clblast(tern_dev *dev, const conv_kernel *k, const conv_sizes *s) {
+  if (k->gemm == GEMM_OWN || !clblast_fits(k, s)) return false;
+  if (k->gemm == GEMM_CLBLAST) return ocl_clblast_ready(dev, k->shape.dtype) == TERN_OK;
+  const uint32_t steps = (k->stride[0] > 1) + 2u * (k->dilation[0] > 1);
+  const uint32_t kind = TERN_OP_CONV << 16 | k->shape.dtype << 11 | steps;
+  const int64_t sizes[] = {s->size[X][0], s->size[X][1], s->size[W][0], s->size[Y][2] * s->size[Y][3],
+                           s->size[W][2] * s->size[W][3]};
+  const uint64_t class = ocl_tune_class(kind, sizes, 5);
+  bool known;
+  uint32_t form = ocl_tune_find(dev, class, &known);
+  if (!known) form = ocl_tune_mode_of(dev) < OCL_TUNE_ALL ? ocl_tune_pin(dev, class) : measure(dev, k, s, class);
+  return form == CONV_CLBLAST && ocl_clblast_ready(dev, k->shape.dtype) == TERN_OK;
+}
+
 static tern_rc conv_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, const tern_launch *l) {
   const conv_kernel *k = (const conv_kernel *)head;
   const conv_sizes s = sizes_of(k, l->words);
   tern_rc rc = ocl_check_launch(dev, l, k->n_args, all_bytes(k, &s));
   if (rc) return rc;
-  rc = k->shape.op == TERN_OP_CONV_DW ? run_weights(dev, q, k, l, &s) : run_gather(dev, q, k, l, &s);
+  rc = k->shape.op == TERN_OP_CONV_DW ? run_weights(dev, q, k, l, &s)
+       : by_clblast(dev, k, &s)       ? run_clblast(dev, q, k, l, &s)
+                                      : run_gather(dev, q, k, l, &s);
   if (rc || !k->shape.apart) return rc;
   const int64_t *n = s.size[result(k)], line[3] = {n[0], n[1], n[3]};
   const tern_arg product = {l->workspace.mem, l->workspace.offset + product_at(k, &s)};
@@ -346,6 +473,19 @@ static void shape_for(const tern_dev *dev, const tern_region *r, conv_kernel *k)
   s->width = !s->cpu ? 4 : s->dtype == TERN_F64 ? 8 : 16;
 }
 
+static tern_rc conv_ready(tern_dev *dev, tern_kernel *head) {
+  conv_kernel *k = (conv_kernel *)head;
+  const ocl_section *s = head->section;
+  const bool weights = k->shape.op == TERN_OP_CONV_DW;
+  tern_rc rc = ocl_kernel_new(dev, s, weights ? "dw_pack" : "conv_pack", &k->pack);
+  if (!rc && k->shape.apart) rc = ocl_kernel_new(dev, s, "finish", &k->epilogue.finish);
+  if (!rc) rc = ocl_kernel_new(dev, s, weights ? "dw_block" : "conv_block", &k->block);
+  if (!rc) rc = ocl_kernel_new(dev, s, weights ? "dw_plain" : "conv_plain", &k->plain);
+  if (!rc && k->has_depth) rc = ocl_kernel_new(dev, s, weights ? "dw_depth" : "conv_depth", &k->depth);
+  if (!rc && weights) rc = ocl_kernel_new(dev, s, "dw_sum", &k->sum);
+  return rc;
+}
+
 tern_rc ocl_conv_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   conv_kernel read;
   memset(&read, 0, sizeof read);
@@ -357,7 +497,7 @@ tern_rc ocl_conv_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   conv_text(&text, dev, &read.shape);
   tern_kernel *head = NULL;
   rc = text.failed ? ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for the text of a convolution")
-                           : ocl_kernel_alloc(dev, sizeof(conv_kernel), text.s, "CONV", &head);
+                   : ocl_kernel_alloc(dev, sizeof(conv_kernel), text.s, "CONV", &head);
   free(text.s);
   if (rc) {
     render_epilogue_free(e);
@@ -366,17 +506,14 @@ tern_rc ocl_conv_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   conv_kernel *k = (conv_kernel *)head;
   read.head = k->head;
   *k = read;
+  k->head.ready = conv_ready;
   k->head.launch = conv_launch;
   k->head.workspace = conv_workspace;
   k->head.destroy = conv_destroy;
-  const bool weights = k->shape.op == TERN_OP_CONV_DW;
-  rc = ocl_epilogue_init(dev, &k->epilogue, e, head->program, k->shape.apart);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_pack" : "conv_pack", &k->pack);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_block" : "conv_block", &k->block);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, weights ? "dw_plain" : "conv_plain", &k->plain);
-  if (!rc && (k->shape.dtype == TERN_F32 || k->shape.dtype == TERN_F64))
-    rc = ocl_kernel_new(dev, head->program, weights ? "dw_depth" : "conv_depth", &k->depth);
-  if (!rc && weights) rc = ocl_kernel_new(dev, head->program, "dw_sum", &k->sum);
+  const char *gemm = ocl_option(dev->drv, "gemm", "auto");
+  k->gemm = !strcmp(gemm, "clblast") ? GEMM_CLBLAST : strcmp(gemm, "auto") || dev->id->bundled ? GEMM_OWN : GEMM_AUTO;
+  k->has_depth = k->shape.dtype == TERN_F32 || k->shape.dtype == TERN_F64;
+  rc = ocl_epilogue_init(dev, &k->epilogue, e);
   if (rc) {
     ocl_kernel_free(dev, head);
     return rc;

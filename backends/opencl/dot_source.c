@@ -3,6 +3,9 @@
    an item. */
 #include "dot.h"
 
+/* Before a loop at the edges: compilers would unroll and vectorise it, and take twice as long for the whole. */
+#define RARE "#pragma clang loop vectorize(disable) unroll(disable)\n"
+
 /* Batch: arguments, then the offset of each operand for batch number `batch`. who: the operands' letters, as "ABC". */
 static void batch_args(ocl_text *t, const dot_shape *s, const char *who) {
   for (uint32_t d = 0; d < s->batch; d++) {
@@ -123,7 +126,7 @@ static void tiled_text(ocl_text *t, const dot_shape *s) {
 
 static void pack_text(ocl_text *t, const dot_shape *s) {
   ocl_add(t, "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
-             "void dot_pack(__global const I_T *S, long s0, __global acc_t *P, long p0, long lanes, long n, long K, "
+             "void dot_pack(__global const I_T *S, long s0, __global mul_t *P, long p0, long lanes, long n, long K, "
              "long sl, long sk");
   batch_args(t, s, "S");
   ocl_add(
@@ -135,51 +138,54 @@ static void pack_text(ocl_text *t, const dot_shape *s) {
              "  P += p0 + ((batch * (ix)get_global_size(1) + panel) * (ix)K) * l;\n"
              "  if (sl == 1) {\n"
              "    for (ix k = k0; k < k1; k++) {\n"
-             "      for (ix i = 0; i < live; i++) P[k * l + i] = (acc_t)I_LD(S, k * (ix)sk + i);\n"
+             "      for (ix i = 0; i < live; i++) P[k * l + i] = (mul_t)I_LD(S, k * (ix)sk + i);\n"
              "      for (ix i = live; i < l; i++) P[k * l + i] = 0;\n"
              "    }\n"
              "  } else {\n"
              "    for (ix i = 0; i < l; i++)\n"
-             "      for (ix k = k0; k < k1; k++) P[k * l + i] = i < live ? (acc_t)I_LD(S, i * (ix)sl + k * (ix)sk) : "
-             "(acc_t)0;\n"
+             "      for (ix k = k0; k < k1; k++) P[k * l + i] = i < live ? (mul_t)I_LD(S, i * (ix)sl + k * (ix)sk) : "
+             "(mul_t)0;\n"
              "  }\n}\n");
 }
 
 /* apanel: elements from one block of rows to the next; bpanel: the same of columns, 0 = B is not packed, its columns
    are contiguous and the last block is moved left so that no vector is cut (only its new columns are stored). Blocks
    are visited in groups of `super` blocks of rows, which stay in the cache while the panels of B pass by. */
-static void block_head(ocl_text *t, const dot_shape *s, const char *name, uint32_t rows, uint32_t vecs) {
+static void block_head(ocl_text *t, const dot_shape *s, const dot_block *b) {
   ocl_add(t,
           "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
-          "void %s(__global const acc_t *A, long a0, __global const acc_t *B, long b0, __global %s *C, long c0, long "
-          "M, long N,\n"
-          "  long K, long apanel, long ars, long acs, long bpanel, long brs, long crs, long ccs, long super, long add",
-          name, fused(s) ? "acc_t" : "O_T");
+          "void dot_block(__global const mul_t *A, long a0, __global const mul_t *B, long b0, __global %s *C, long c0, "
+          "long M, long N,\n"
+          "  long K, long apanel, long ars, long bpanel, long brs, long crs, long ccs, long super, long add",
+          fused(s) ? "acc_t" : "O_T");
   batch_args(t, s, "ABC");
   ocl_add(t, "%s) {\n%s  const ix batch = (ix)get_global_id(1);\n", fused(s) ? s->epilogue->params : "",
           fused(s) ? s->epilogue->setup : "");
   batch_offsets(t, s, "ABC");
-  ocl_add(
-      t,
-      "  const int R = %u, NR = %u * VW;\n"
-      "  const ix ni = ((ix)M + R - 1) / R, nj = ((ix)N + NR - 1) / NR, per = (ix)super * nj, id = "
-      "(ix)get_global_id(0);\n"
-      "  const ix group = id / per, in = id %% per, high = min((ix)super, ni - group * (ix)super);\n"
-      "  const ix i = group * (ix)super + in %% high, j = in / high, i0 = i * R;\n"
-      "  const ix j0 = bpanel ? j * NR : min(j * NR, (ix)N - NR), jlo = j * NR - j0, jhi = min((ix)NR, (ix)N - j0);\n"
-      "  __global const acc_t *b = B + b0 + oB + (bpanel ? j * (ix)bpanel : j0);\n"
-      "  __global const acc_t *a = A + a0 + oA + i * (ix)apanel;\n"
-      "  C += c0 + oC;\n",
-      rows, vecs);
+  ocl_add(t,
+          "  const int R = %u, NR = %u * VW;\n"
+          "  const ix ni = ((ix)M + R - 1) / R, nj = ((ix)N + NR - 1) / NR, per = (ix)super * nj, id = "
+          "(ix)get_global_id(0);\n"
+          "  const ix group = id / per, in = id %% per, high = min((ix)super, ni - group * (ix)super);\n"
+          "  const ix i = group * (ix)super + in %% high, j = in / high, i0 = i * R;\n"
+          "  const ix j0 = bpanel ? j * NR : min(j * NR, (ix)N - NR), jlo = j * NR - j0, jhi = min((ix)NR, (ix)N - "
+          "j0);\n"
+          "  __global const mul_t *b = B + b0 + oB + (bpanel ? j * (ix)bpanel : j0);\n"
+          "  __global const mul_t *a = A + a0 + oA + i * (ix)apanel;\n"
+          "  C += c0 + oC;\n",
+          b->rows, b->vecs);
 }
 
 /* Rows of the block to the epilogue: whole vectors where all sixteen columns are ours; or sums over a part of K */
 static void fused_store_text(ocl_text *t, const dot_shape *s) {
-  ocl_add(t, "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
-             "    __global acc_t *to = C + (i0 + r) * (ix)crs + j0;\n"
-             "    if (add & %d) for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += to[c];\n"
-             "    if (add & %d) {\n      for (ix c = jlo; c < jhi; c++) to[c] = lane[r * NR + c];\n      continue;\n    }\n",
-          DOT_ADD, DOT_MORE);
+  ocl_add(
+      t,
+      RARE
+      "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
+      "    __global acc_t *to = C + (i0 + r) * (ix)crs + j0;\n"
+      "    if (add & %d)\n" RARE "    for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += to[c];\n"
+      "    if (add & %d) {\n      for (ix c = jlo; c < jhi; c++) to[c] = lane[r * NR + c];\n      continue;\n    }\n",
+      DOT_ADD, DOT_MORE);
   if (s->epilogue->vector) {
     ocl_add(t, "    for (ix v = 0; v < NR; v += VW) {\n      if (v >= jlo && v + VW <= jhi) ");
     call_text(t, s, true, "i0 + r", "j0 + v");
@@ -191,64 +197,105 @@ static void fused_store_text(ocl_text *t, const dot_shape *s) {
   ocl_add(t, "E_X(lane[r * NR + c]));\n    }\n  }\n}\n");
 }
 
+/* One step along K, of A's rows at k or of its panel at `panel` */
+static void step_text(ocl_text *t, const dot_block *b, uint32_t at) {
+  ocl_add(t, "    {");
+  for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, " const mul_v x%u = vload_m(b + %u * VW);", v, v);
+  ocl_add(t, "\n");
+  for (uint32_t r = 0; r < b->rows; r++) {
+    if (b->packed)
+      ocl_add(t, "      { const mul_v y = (mul_v)(a[%u]);", at * b->rows + r);
+    else
+      ocl_add(t, "      { const mul_v y = (mul_v)(row%u[k + %u]);", r, at);
+    for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, " c%u_%u += y * x%u;", r, v, v);
+    ocl_add(t, " }\n");
+  }
+  ocl_add(t, "      b += (ix)brs;\n    }\n");
+}
+
 /* The block is written out as variables: compilers that do not unroll before they split arrays would keep it in
    memory. */
-static void block_text(ocl_text *t, const dot_shape *s, const char *name, uint32_t rows, uint32_t vecs, bool direct) {
-  block_head(t, s, name, rows, vecs);
-  for (uint32_t r = 0; r < rows; r++) {
-    ocl_add(t, "  __global const acc_t *row%u = a + (min(i0 + %u, (ix)M - 1) - i0) * (ix)ars;\n", r, r);
-    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "  acc_v c%u_%u = (acc_v)(0);\n", r, v);
-  }
-  ocl_add(t, "  for (ix k = 0; k < (ix)K; k++) {\n");
-  for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "    const acc_v x%u = vload_v(b + %u * VW);\n", v, v);
-  for (uint32_t r = 0; r < rows; r++) {
-    ocl_add(t, "    { const acc_v y = (acc_v)(*row%u);", r);
-    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, " c%u_%u += y * x%u;", r, v, v);
-    ocl_add(t, " row%u += (ix)acs; }\n", r);
-  }
-  ocl_add(t, "    b += (ix)brs;\n  }\n");
-  ocl_add(t, "  acc_t lane[%u * VW];\n", rows * vecs);
-  for (uint32_t r = 0; r < rows; r++)
-    for (uint32_t v = 0; v < vecs; v++) ocl_add(t, "  vstore_v(c%u_%u, lane + %u * VW);\n", r, v, r * vecs + v);
+static void block_text(ocl_text *t, const dot_shape *s, const dot_block *b, bool direct) {
+  enum { STEPS = 2 /* along K, unrolled */, DOT_EXACT = 256 /* 255 * 255 * 256 < 2^24 */ };
+  const bool floats = dot_multiplies_floats(s);
+  block_head(t, s, b);
+  for (uint32_t r = 0; r < b->rows && !b->packed; r++)
+    ocl_add(t, "  __global const mul_t *row%u = a + (min(i0 + %u, (ix)M - 1) - i0) * (ix)ars;\n", r, r);
+  ocl_add(t, "  acc_t lane[%u * VW];\n  ix k = 0;\n", b->rows * b->vecs);
+  if (floats)
+    ocl_add(t,
+            "  float part[%u * VW];\n  for (int i = 0; i < %u * VW; i++) lane[i] = 0;\n"
+            "  while (k < (ix)K) {\n  const ix end = min(k + %d, (ix)K);\n",
+            b->rows * b->vecs, b->rows * b->vecs, DOT_EXACT);
+  else
+    ocl_add(t, "  const ix end = (ix)K;\n");
+  for (uint32_t r = 0; r < b->rows; r++)
+    for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, "  mul_v c%u_%u = (mul_v)(0);\n", r, v);
+  ocl_add(t, "  for (; k + %d <= end; k += %d) {\n", STEPS, STEPS);
+  for (uint32_t i = 0; i < STEPS; i++) step_text(t, b, i);
+  if (b->packed) ocl_add(t, "    a += %u;\n", STEPS * b->rows);
+  ocl_add(t, "  }\n  for (; k < end; k++) {\n");
+  step_text(t, b, 0);
+  if (b->packed) ocl_add(t, "    a += %u;\n", b->rows);
+  ocl_add(t, "  }\n");
+  for (uint32_t r = 0; r < b->rows; r++)
+    for (uint32_t v = 0; v < b->vecs; v++) {
+      const uint32_t at = r * b->vecs + v;
+      if (floats)
+        ocl_add(t, "  vstore_v(c%u_%u, part + %u * VW);\n", r, v, at);
+      else
+        ocl_add(t, "  vstore_v(c%u_%u, lane + %u * VW);\n", r, v, at);
+    }
+  if (floats)
+    ocl_add(t, "  for (int i = 0; i < %u * VW; i++) lane[i] += (acc_t)(int)part[i];\n  }\n", b->rows * b->vecs);
   if (fused(s)) {
     fused_store_text(t, s);
     return;
   }
-  ocl_add(t, "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
-             "    __global O_T *to = C + (i0 + r) * (ix)crs + j0 * (ix)ccs;\n");
+  ocl_add(t, RARE "  for (int r = 0; r < R && i0 + r < (ix)M; r++) {\n"
+                  "    __global O_T *to = C + (i0 + r) * (ix)crs + j0 * (ix)ccs;\n");
   if (direct) /* only then is a long K cut, and later pieces added to the result */
-    ocl_add(t, "    if (jlo == 0 && jhi == NR && ccs == 1) {\n"
-               "      for (int v = 0; v < NR; v += VW) {\n"
-               "        acc_v sum = vload_v(lane + r * NR + v);\n"
-               "        if (add) sum += vload_v((__global const acc_t *)to + v);\n"
-               "        vstore_v(sum, (__global acc_t *)to + v);\n"
-               "      }\n"
-               "      continue;\n"
-               "    }\n"
-               "    if (add) for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += (acc_t)to[c * (ix)ccs];\n");
-  ocl_add(t, "    for (ix c = jlo; c < jhi; c++) O_ST(to, c * (ix)ccs, (O_C)lane[r * NR + c]);\n"
-             "  }\n}\n");
+    ocl_add(t,
+            "    if (jlo == 0 && jhi == NR && ccs == 1) {\n"
+            "      for (int v = 0; v < NR; v += VW) {\n"
+            "        acc_v sum = vload_v(lane + r * NR + v);\n"
+            "        if (add) sum += vload_v((__global const acc_t *)to + v);\n"
+            "        vstore_v(sum, (__global acc_t *)to + v);\n"
+            "      }\n"
+            "      continue;\n"
+            "    }\n"
+            "    if (add)\n" RARE "    for (ix c = jlo; c < jhi; c++) lane[r * NR + c] += (acc_t)to[c * (ix)ccs];\n");
+  ocl_add(t, RARE "    for (ix c = jlo; c < jhi; c++) O_ST(to, c * (ix)ccs, (O_C)lane[r * NR + c]);\n"
+                  "  }\n}\n");
 }
 
-void dot_text(ocl_text *t, const tern_dev *dev, const dot_shape *s) {
+bool dot_multiplies_floats(const dot_shape *s) { return s->in == TERN_I8 || s->in == TERN_U8; }
+
+bool dot_adds_to_result(const dot_shape *s) {
+  const uint32_t size = ocl_item_size(s->out);
+  return s->out == TERN_F32 || s->out == TERN_F64 || (!ocl_is_float(s->out) && size >= 4);
+}
+
+void dot_text(ocl_text *t, const tern_dev *dev, const dot_shape *s, const dot_block *b, dot_part part) {
   ocl_add_prelude(t, dev, s->idx32);
   ocl_add_dtype(t, "I", s->in);
   ocl_add_dtype(t, "O", s->out);
   /* integers wrap: they accumulate unsigned, in the output's width or in 32 bits */
   const uint32_t size = ocl_item_size(s->out);
   const char *acc = ocl_is_float(s->out) ? ocl_compute(s->out) : size == 8 ? "ulong" : "uint";
-  const bool direct =
-      ocl_item_size(s->in) == size && (s->in == TERN_F32 || s->in == TERN_F64 || (!ocl_is_float(s->in) && size >= 4));
-  ocl_add(t, "typedef %s acc_t;\ntypedef %s%u acc_v;\n#define VW %u\n", acc, acc, s->width, s->width);
-  ocl_add(t, "#define vload_v(p) vload%u(0, p)\n#define vstore_v(v, p) vstore%u(v, 0, p)\n", s->width, s->width);
-  if (s->epilogue) ocl_add_epilogue(t, dev, s->epilogue, s->out, "O");
-  if (s->finish) ocl_add_finish(t, dev, s->epilogue, s->batch + 2, s->epilogue->vector, "O");
-  plain_text(t, s, false);
-  if (s->has & DOT_HAS_ROW) plain_text(t, s, true);
-  if (s->has & DOT_HAS_TILED) tiled_text(t, s);
-  if (s->has & DOT_HAS_BLOCK) {
-    pack_text(t, s);
-    block_text(t, s, "dot_block", s->rows, s->vecs, direct);
-  }
-  if (s->has & DOT_HAS_BLOCK1) block_text(t, s, "dot_block1", s->rows1, s->vecs1, direct);
+  const char *mul = dot_multiplies_floats(s) && part != DOT_PART_ONE ? "float" : acc;
+  ocl_add(t, "typedef %s acc_t;\ntypedef %s%u acc_v;\ntypedef %s mul_t;\ntypedef %s%u mul_v;\n#define VW %u\n", acc,
+          acc, s->width, mul, mul, s->width, s->width);
+  ocl_add(
+      t,
+      "#define vload_v(p) vload%u(0, p)\n#define vstore_v(v, p) vstore%u(v, 0, p)\n#define vload_m(p) vload%u(0, p)\n",
+      s->width, s->width, s->width);
+  const bool finish = part == DOT_PART_FINISH || (part == DOT_PART_ONE && s->finish);
+  if (s->epilogue && part != DOT_PART_PACK && (fused(s) || finish)) ocl_add_epilogue(t, dev, s->epilogue, s->out, "O");
+  if (finish) ocl_add_finish(t, dev, s->epilogue, s->batch + 2, s->epilogue->vector, "O");
+  if (part == DOT_PART_PLAIN || part == DOT_PART_ONE) plain_text(t, s, false);
+  if (part == DOT_PART_ROW) plain_text(t, s, true);
+  if (part == DOT_PART_TILED || (part == DOT_PART_ONE && s->tiled)) tiled_text(t, s);
+  if (part == DOT_PART_PACK) pack_text(t, s);
+  if (part >= DOT_PART_BLOCK) block_text(t, s, b, dot_adds_to_result(s));
 }

@@ -74,13 +74,11 @@ void ocl_add_finish(ocl_text *t, const tern_dev *dev, const render_epilogue *e, 
   ocl_add(t, "}\n");
 }
 
-tern_rc ocl_epilogue_init(tern_dev *dev, ocl_epilogue *e, render_epilogue *text, const ocl_program *p,
-                          bool with_finish) {
+tern_rc ocl_epilogue_init(tern_dev *dev, ocl_epilogue *e, render_epilogue *text) {
   e->text = text;
   if (!text) return TERN_OK;
   e->actuals = calloc(text->n_params + 1u, sizeof *e->actuals);
-  if (!e->actuals) return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
-  return with_finish ? ocl_kernel_new(dev, p, "finish", &e->finish) : TERN_OK;
+  return e->actuals ? TERN_OK : ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
 }
 
 void ocl_epilogue_end(ocl_epilogue *e) {

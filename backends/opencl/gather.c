@@ -89,6 +89,10 @@ static void gather_destroy(tern_dev *dev, tern_kernel *head) {
   if (k->kernel) clReleaseKernel(k->kernel);
 }
 
+static tern_rc gather_ready(tern_dev *dev, tern_kernel *head) {
+  return ocl_kernel_new(dev, head->section, "gather", &((gather_kernel *)head)->kernel);
+}
+
 tern_rc ocl_gather_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   const tern_value *v[3];
   (void)info;
@@ -101,16 +105,12 @@ tern_rc ocl_gather_compile(tern_dev *dev, const tern_region *r, tern_kernel **ou
   free(text.s);
   if (rc) return rc;
   gather_kernel *k = (gather_kernel *)head;
+  k->head.ready = gather_ready;
   k->head.launch = gather_launch;
   k->head.destroy = gather_destroy;
   k->data = *v[0], k->index = *v[1], k->out = *v[2];
   k->n_args = r->n_args;
   k->cpu = ocl_is_cpu(dev->id);
-  rc = ocl_kernel_new(dev, head->program, "gather", &k->kernel);
-  if (rc) {
-    ocl_kernel_free(dev, head);
-    return rc;
-  }
   *out = head;
   return TERN_OK;
 }

@@ -1,6 +1,7 @@
-/* supports, compile and launch: each kind of region goes to the file that knows it. A launch sets the arguments of
-   ready kernels and enqueues them: nothing is allocated, nothing is waited for. */
-#include "ocl.h"
+/* supports, compile and launch: each kind of region goes to the file that knows it. The first
+   launch of a kernel has its section built and makes its cl_kernels; every other sets their arguments and enqueues them:
+   nothing is allocated, nothing is waited for. */
+#include "bundle.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 static const struct {
   tern_rc (*supports)(tern_dev *, const tern_region *);
   tern_rc (*compile)(tern_dev *, const tern_region *, tern_kernel **, tern_kernel_info *);
-} kinds[] = {{ocl_dot_supports, ocl_dot_compile},       {ocl_conv_supports, ocl_conv_compile},
+} kinds[] = {{ocl_task_supports, ocl_task_compile},     {ocl_dot_supports, ocl_dot_compile},
+             {ocl_conv_supports, ocl_conv_compile},
              {ocl_gather_supports, ocl_gather_compile}, {ocl_scatter_supports, ocl_scatter_compile},
              {ocl_sort_supports, ocl_sort_compile},     {ocl_scan_supports, ocl_scan_compile},
              {ocl_region_supports, ocl_region_compile}};
@@ -16,7 +18,7 @@ enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* What holds for every kind: a compiler, and dtypes and layouts that the device has. */
 static tern_rc common(const tern_dev *dev, const tern_region *r) {
-  if (!dev->id->compiler || !r->n_nodes || (r->flags & ~(uint32_t)(TERN_R_IDX32 | TERN_R_DETERMINISTIC)))
+  if (!ocl_can_run(dev->id) || !r->n_nodes || (r->flags & ~(uint32_t)(TERN_R_IDX32 | TERN_R_DETERMINISTIC)))
     return TERN_E_UNSUPPORTED;
   for (uint32_t i = 0; i < r->n_values; i++) {
     const tern_value *v = &r->values[i];
@@ -35,7 +37,13 @@ static int kind_of(tern_dev *dev, const tern_region *r) {
 tern_rc ocl_supports(tern_dev *dev, const tern_region *r, uint32_t *want_static) {
   (void)want_static;
   if (!ocl_alive()) return ocl_forked(dev->drv);
-  return kind_of(dev, r) < 0 ? TERN_E_UNSUPPORTED : TERN_OK;
+  const int kind = kind_of(dev, r);
+  if (kind < 0) return TERN_E_UNSUPPORTED;
+  if (!dev->images) return TERN_OK;
+  tern_kernel *k = NULL; /* nothing is built: a kernel is text so far, and a bundle has that text or it does not */
+  const bool held = !kinds[kind].compile(dev, r, &k, NULL) && k->section && ocl_images_hold(dev, k->section->key);
+  ocl_kernel_free(dev, k);
+  return held ? TERN_OK : TERN_E_UNSUPPORTED;
 }
 
 tern_rc ocl_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
@@ -43,7 +51,13 @@ tern_rc ocl_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern
   const int kind = kind_of(dev, r);
   if (kind < 0)
     return ocl_error(dev->drv, dev->id, TERN_E_UNSUPPORTED, "this region is not one that supports() accepts");
-  return kinds[kind].compile(dev, r, out, info);
+  if (!dev->collect) return kinds[kind].compile(dev, r, out, info);
+  ocl_collect_begin(dev, r);
+  *out = NULL;
+  const tern_rc rc = ocl_collect_end(dev, kinds[kind].compile(dev, r, out, info));
+  if (rc) ocl_kernel_free(dev, *out);
+  if (rc) *out = NULL;
+  return rc;
 }
 
 tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *words, uint64_t *bytes) {
@@ -55,22 +69,36 @@ tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *word
 tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
   if (!ocl_alive()) return ocl_forked(dev->drv);
   tern_kernel *mine = (tern_kernel *)(uintptr_t)k; /* its cl_kernels hold arguments: changed under the lock only */
+  if (dev->collect && !strcmp(ocl_option(dev->drv, "bundle_eager", "0"), "1")) return TERN_OK; /* ops one by one */
+  if (dev->collect)
+    return ocl_error(dev->drv, dev->id, TERN_E_UNSUPPORTED,
+                     "this device collects kernels for a bundle; nothing runs on it");
   if (q->recording) return ocl_record_launch(dev, q, mine, l);
   tern_rc rc = ocl_queue_enter(q);
+  if (!rc && dev->images) rc = ocl_images_enter(dev, q, mine);
   if (rc) return rc;
+  ocl_use_launch(q, l);
   pthread_mutex_lock(&mine->lock);
-  rc = mine->launch(dev, q, mine, l);
+  rc = ocl_kernel_ready(dev, mine);
+  if (!rc) rc = mine->launch(dev, q, mine, l);
   pthread_mutex_unlock(&mine->lock);
-  if (!rc && mine->program && atomic_load_explicit(&mine->program->save, memory_order_relaxed) == 1)
-    atomic_store(&mine->program->save, 2);
+  if (dev->images) ocl_images_leave(dev);
+  return rc;
+}
+
+tern_rc ocl_kernel_get_ready(tern_dev *dev, tern_kernel *k) {
+  tern_rc rc = ocl_section_ready(dev, k->section);
+  if (!rc) rc = k->ready(dev, k);
+  k->is_ready = !rc;
   return rc;
 }
 
 void ocl_kernel_free(tern_dev *dev, tern_kernel *k) {
   if (!k) return;
   if (ocl_alive()) {
+    ocl_images_forget(dev, k);
     if (k->destroy) k->destroy(dev, k);
-    ocl_program_put(dev, k->program);
+    ocl_section_put(dev, k->section);
   }
   pthread_mutex_destroy(&k->lock);
   free(k);
@@ -79,7 +107,7 @@ void ocl_kernel_free(tern_dev *dev, tern_kernel *k) {
 tern_rc ocl_kernel_alloc(tern_dev *dev, size_t size, const char *source, const char *what, tern_kernel **out) {
   tern_kernel *k = calloc(1, size);
   if (!k) return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
-  const tern_rc rc = ocl_program_get(dev, source, what, &k->program);
+  const tern_rc rc = ocl_section_get(dev, source, what, &k->section);
   if (rc) {
     free(k);
     return rc;
@@ -116,7 +144,7 @@ tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_
   if (c->command) return ocl_record_run(dev, c, what, dims, global, local);
   cl_int err = clEnqueueNDRangeKernel(q->q, c->kernel, dims, NULL, global, local, 0, NULL, NULL);
   if (err == CL_SUCCESS && dev->late && ocl_first_launch(dev, c->kernel, dims, global)) err = clFinish(q->q);
-  return err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, what, err);
+  return err == CL_SUCCESS ? TERN_OK : ocl_queue_failed(q, what, err);
 }
 
 tern_rc ocl_run1(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, uint64_t items, size_t local) {

@@ -2,7 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* strcasestr */
 #endif
-#include "ocl.h"
+#include "bundle.h"
 
 #define XXH_INLINE_ALL
 #include <stdio.h>
@@ -10,6 +10,11 @@
 #include <string.h>
 #include <strings.h>
 #include <xxhash.h>
+
+/* OpenCL 2.0 and 2.1, not declared here */
+enum { DEVICE_SVM_CAPABILITIES = 0x1053, DEVICE_MAX_NUM_SUB_GROUPS = 0x105C, SVM_COARSE = 1, SVM_FINE = 2 };
+
+bool ocl_can_run(const ocl_id *id) { return id->compiler || id->bundled; }
 
 bool ocl_is_cpu(const ocl_id *id) { return (id->type & CL_DEVICE_TYPE_CPU) && !(id->type & CL_DEVICE_TYPE_GPU); }
 
@@ -62,7 +67,38 @@ static void set_alias(ocl_id *id) {
   if (!n) snprintf(id->alias, sizeof id->alias, "device");
 }
 
-/* False for a device that generated OpenCL C 1.2 cannot reach. */
+/* CL_FP_FMA says that there is one, which a CPU's runtime may compute by software */
+static bool fast_fma(const tern_drv *drv, const ocl_id *id) {
+  const cl_ulong config = device_number(id->device, CL_DEVICE_SINGLE_FP_CONFIG, sizeof(cl_device_fp_config));
+  return (config & CL_FP_FMA) &&
+         (!ocl_is_cpu(id) || strstr(drv->cpu_features, " fma ") || strstr(drv->cpu_features, " asimd "));
+}
+
+/* What not every device has: asked for, and shown to people. `ext`: its extensions. */
+static void describe_features(ocl_id *id, const char *profile, const char *ext) {
+  const cl_device_id d = id->device;
+  id->embedded = strstr(profile, "EMBEDDED") != NULL;
+  id->fp64 = device_number(d, CL_DEVICE_DOUBLE_FP_CONFIG, sizeof(cl_device_fp_config)) != 0;
+  id->fp16 = strstr(ext, "cl_khr_fp16") != NULL;
+  id->int64 = !id->embedded || strstr(ext, "cles_khr_int64");
+  if (!id->int64) id->useless = "the device lacks 64-bit integers (cles_khr_int64), which indices are computed in";
+  id->images = device_number(d, CL_DEVICE_IMAGE_SUPPORT, sizeof(cl_bool)) != 0;
+  id->out_of_order = device_number(d, CL_DEVICE_QUEUE_PROPERTIES, sizeof(cl_command_queue_properties)) &
+                     CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE;
+  id->command_buffers = strstr(ext, "cl_khr_command_buffer") != NULL;
+  if (id->version >= 20) id->svm = device_number(d, DEVICE_SVM_CAPABILITIES, sizeof(cl_bitfield));
+  id->subgroups = strstr(ext, "cl_khr_subgroups") || strstr(ext, "cl_intel_subgroups") ||
+                  (id->version >= 21 && device_number(d, DEVICE_MAX_NUM_SUB_GROUPS, sizeof(cl_uint)));
+  id->shuffles = strstr(ext, "cl_khr_subgroup_shuffle_relative") || strstr(ext, "cl_intel_subgroups");
+  cl_uint dims = 0;
+  size_t items[16] = {0};
+  if (clGetDeviceInfo(d, CL_DEVICE_MAX_WORK_ITEM_DIMENSIONS, sizeof dims, &dims, NULL) == CL_SUCCESS && dims <= 16)
+    clGetDeviceInfo(d, CL_DEVICE_MAX_WORK_ITEM_SIZES, dims * sizeof *items, items, NULL);
+  memcpy(id->max_items, items, sizeof id->max_items);
+  if (items[0] && id->max_group > items[0]) id->max_group = items[0]; /* ranges have one dimension nearly everywhere */
+}
+
+/* False, with the reason logged, for a device that generated OpenCL C 1.2 cannot reach. */
 static bool describe(const tern_drv *drv, ocl_id *id) {
   char version[128], driver[128], platform[128], profile[64], ext[8192];
   device_string(id->device, CL_DEVICE_NAME, id->name, sizeof id->name);
@@ -73,17 +109,21 @@ static bool describe(const tern_drv *drv, ocl_id *id) {
   platform_string(id->platform, CL_PLATFORM_VERSION, platform, sizeof platform);
   snprintf(id->versions, sizeof id->versions, "%s|%s|%s|%s|%s", id->platform_name, platform, id->name, version, driver);
   int major = 0, minor = 0;
-  if (sscanf(version, "OpenCL %d.%d", &major, &minor) != 2 || major * 10 + minor < 12) {
-    ocl_log(drv, 2, "opencl: %s / %s is older than OpenCL 1.2 (%s): left out", id->platform_name, id->name, version);
+  const char *why = NULL;
+  if (sscanf(version, "OpenCL %d.%d", &major, &minor) != 2 || major * 10 + minor < 12)
+    why = "it is older than OpenCL 1.2, or does not tell its version";
+  else if (!device_number(id->device, CL_DEVICE_AVAILABLE, sizeof(cl_bool)))
+    why = "it says that it is not available";
+  else if (!device_number(id->device, CL_DEVICE_ENDIAN_LITTLE, sizeof(cl_bool)))
+    why = "it is big-endian";
+  if (why) {
+    ocl_log(drv, 2, "opencl: %s / %s is left out: %s (%s)", id->platform_name, id->name, why, version);
     return false;
   }
-  if (!device_number(id->device, CL_DEVICE_AVAILABLE, sizeof(cl_bool))) return false;
-  if (!device_number(id->device, CL_DEVICE_ENDIAN_LITTLE, sizeof(cl_bool))) return false;
+  id->version = (cl_uint)(major * 10 + minor);
   id->compiler = device_number(id->device, CL_DEVICE_COMPILER_AVAILABLE, sizeof(cl_bool)) != 0;
   id->unified = device_number(id->device, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof(cl_bool)) != 0;
-  id->fp64 = device_number(id->device, CL_DEVICE_DOUBLE_FP_CONFIG, sizeof(cl_device_fp_config)) != 0;
-  id->fp16 = strstr(ext, "cl_khr_fp16") != NULL;
-  id->int64 = !strstr(profile, "EMBEDDED") || strstr(ext, "cles_khr_int64");
+  id->fma = fast_fma(drv, id);
   id->mem_total = device_number(id->device, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong));
   id->max_alloc = device_number(id->device, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong));
   id->local_mem = device_number(id->device, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(cl_ulong));
@@ -93,12 +133,14 @@ static bool describe(const tern_drv *drv, ocl_id *id) {
   id->units = (cl_uint)device_number(id->device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(cl_uint));
   id->float_width = (cl_uint)device_number(id->device, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof(cl_uint));
   if (id->align < 64) id->align = 64;
+  describe_features(id, profile, ext);
   const bool emulator = strcasestr(id->name, "emulat") || strcasestr(id->platform_name, "emulat");
   const bool grind = strcasestr(id->platform_name, "oclgrind") != NULL;
   id->fpga =
       (id->type & CL_DEVICE_TYPE_ACCELERATOR) && !grind && (!id->compiler || strcasestr(id->platform_name, "fpga"));
   id->hidden = grind || (emulator && strcmp(ocl_option(drv, "emulators", "0"), "1") != 0);
   set_alias(id);
+  id->lazy_finish = !strcmp(id->alias, "rusticl");
   /* the kind's place: GPU, accelerator, CPU, others, and what has no number last */
   id->order = (id->type & CL_DEVICE_TYPE_GPU)           ? 0
               : (id->type & CL_DEVICE_TYPE_ACCELERATOR) ? 1
@@ -119,10 +161,14 @@ static int compare(const void *pa, const void *pb) {
 
 static tern_rc add_platform(tern_drv *drv, cl_platform_id p) {
   cl_uint n = 0;
+  char name[128];
   const cl_int err = clGetDeviceIDs(p, CL_DEVICE_TYPE_ALL, 0, NULL, &n);
   if (err != CL_SUCCESS || !n) { /* CL_DEVICE_NOT_FOUND: an empty platform */
-    if (err != CL_SUCCESS && err != CL_DEVICE_NOT_FOUND)
-      ocl_log(drv, 1, "opencl: a platform does not list its devices: %s", ocl_cl_name(err));
+    if (err != CL_SUCCESS && err != CL_DEVICE_NOT_FOUND) {
+      platform_string(p, CL_PLATFORM_NAME, name, sizeof name);
+      ocl_log(drv, 1, "opencl: the platform \"%s\" is left out: it does not list its devices: %s", name,
+              ocl_cl_name(err));
+    }
     return TERN_OK;
   }
   cl_device_id *devices = calloc(n, sizeof *devices);
@@ -153,6 +199,7 @@ tern_rc ocl_enumerate(tern_drv *drv) {
     ocl_log(drv, 3, "opencl: no platform: %s", ocl_cl_name(err));
     return TERN_OK;
   }
+  drv->n_platforms = n;
   cl_platform_id *platforms = calloc(n, sizeof *platforms);
   if (!platforms) return ocl_error(drv, NULL, TERN_E_OOM, "no memory for the platform list");
   cl_uint got = 0;
@@ -171,11 +218,39 @@ static uint32_t kind_of(const ocl_id *id) {
   return id->type & CL_DEVICE_TYPE_CPU ? TERN_KIND_CPU : TERN_KIND_OTHER;
 }
 
+static void features(const ocl_id *id, char *out, size_t size) {
+  char items[80] = "";
+  if (id->max_items[1])
+    snprintf(items, sizeof items, " items:%zux%zux%zu", id->max_items[0], id->max_items[1], id->max_items[2]);
+  const char *compiler = id->compiler ? "" : id->bundled ? "bundle " : "no-compiler ";
+  const char *svm = id->svm & SVM_FINE ? "svm:fine " : id->svm & SVM_COARSE ? "svm:coarse " : "";
+  snprintf(out, size, "%s%s%s%s%s%s%s%s%s%sunits:%u vector:%u group:%zu local:%llu align:%u%s",
+           id->embedded ? "embedded " : "", id->fp64 ? "fp64 " : "", id->fp16 ? "fp16 " : "", compiler,
+           id->unified ? "unified " : "", svm, id->images ? "images " : "", id->out_of_order ? "out-of-order " : "",
+           id->command_buffers ? "command-buffer " : "", id->subgroups ? "sub-groups " : "", id->units, id->float_width,
+           id->max_group, (unsigned long long)id->local_mem, id->align, items);
+}
+
+/* Why there is no device at all: the core shows it to who asks for one. */
+static void tell_none(const tern_drv *drv) {
+  if (!drv->n_platforms)
+    ocl_error(drv, NULL, TERN_E_END,
+              "no OpenCL driver is installed. A GPU's comes with its vendor's driver (Debian: nvidia-opencl-icd, "
+              "intel-opencl-icd, mesa-opencl-icd); pocl-opencl-icd runs on any CPU; clinfo -l shows what is found");
+  else
+    ocl_error(
+        drv, NULL, TERN_E_END,
+        "%u OpenCL platforms are installed, but none has a device of OpenCL 1.2 or later; TERN_LOG=info says why, "
+        "clinfo shows what they have",
+        drv->n_platforms);
+}
+
 tern_rc ocl_device_info(tern_drv *drv, uint32_t i, tern_device_info *info) {
+  if (i == 0 && !drv->n_ids) tell_none(drv);
   if (i >= drv->n_ids) return TERN_E_END;
   const ocl_id *id = &drv->ids[i];
   info->kind = kind_of(id);
-  info->flags = TERN_DEV_ASYNC | (id->hidden ? TERN_DEV_HIDDEN : 0);
+  info->flags = (id->collects ? 0 : TERN_DEV_ASYNC) | (id->hidden ? TERN_DEV_HIDDEN : 0);
   if (ocl_is_cpu(id) && id->unified) info->flags |= TERN_DEV_IMPORT_HOST;
   snprintf(info->name, sizeof info->name, "%s", id->alias);
   snprintf(info->desc, sizeof info->desc, "%.70s (%.50s)", id->name, id->platform_name);
@@ -195,8 +270,10 @@ tern_rc ocl_device_info(tern_drv *drv, uint32_t i, tern_device_info *info) {
   info->dtypes = 0;
   for (uint32_t t = TERN_BOOL; t < TERN_DTYPE_END; t++)
     if (ocl_has_dtype(id, t)) info->dtypes |= 1u << t;
-  snprintf(info->features, sizeof info->features, "%s%s%sunits:%u vector:%u group:%zu local:%llu",
-           id->fp64 ? "fp64 " : "", id->fp16 ? "fp16 " : "", id->compiler ? "" : "no-compiler ", id->units,
-           id->float_width, id->max_group, (unsigned long long)id->local_mem);
+  if (id->useless || id->refused)
+    snprintf(info->features, sizeof info->features, "refused: %.240s", id->useless ? id->useless : id->refusal);
+  else
+    features(id, info->features, sizeof info->features);
+  if (id->bundled && !id->collects) ocl_bundle_features(drv, id, info->features, sizeof info->features);
   return TERN_OK;
 }

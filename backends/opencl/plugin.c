@@ -1,6 +1,6 @@
 /* The OpenCL plugin's table, its options, and the services that the other files use: errors, log, options, fork
    check. */
-#include "ocl.h"
+#include "bundle.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -135,6 +135,7 @@ static char *cpu_features(void) {
 }
 
 static void driver_free(tern_drv *drv) {
+  ocl_bundles_close(drv);
   free(drv->ids);
   free(drv->cache_dir);
   free(drv->cpu_features);
@@ -155,6 +156,8 @@ static tern_rc driver_init(const tern_host *host, tern_drv **out) {
   tern_rc rc = (dir && !drv->cache_dir) || !drv->cpu_features
                    ? ocl_error(drv, NULL, TERN_E_OOM, "no memory for the driver")
                    : ocl_enumerate(drv);
+  if (!rc) rc = ocl_bundles_open(drv);
+  if (!rc) rc = ocl_bundles_apply(drv);
   if (rc) {
     driver_free(drv);
     return rc;
@@ -167,12 +170,33 @@ static const tern_option options[] = {
     {"gemm", "auto",
      "who multiplies matrices: auto, own (generated kernels), plain (one element a work-item), tiled (local "
      "memory), or clblast"},
+    {"tune", "auto",
+     "who multiplies matrices, as it was measured on this device: auto (what was measured earlier counts), 1 (what was "
+     "not is measured at its first use), all (CLBlast too, which may compile for seconds), redo (all, anew), off"},
+    {"tune_report", "", "for tern-tune: a file that what was measured is appended to, a line each"},
     {"cache", "auto",
-     "compiled kernels in the cache folder: auto (not where the OpenCL runtime keeps them itself, as PoCL does), "
-     "always"},
+     "kernels in the cache folder: auto (compiled; as text where the OpenCL runtime keeps what it compiles itself, as "
+     "PoCL does), binary, source, off"},
+    {"build", "background",
+     "when kernels are compiled: background (by a thread, or by the launch that needs them first), launch (by that "
+     "alone)"},
     {"replay", "auto",
      "recorded launches of compiled graphs: auto (list), list (each enqueued with its arguments set already), buffer "
      "(cl_khr_command_buffer where the device has it, else list), off"},
+    {"bundle", "",
+     "manifests of kernels that were compiled ahead of time (docs/fpga.md), with : between them; the devices that their "
+     "images are for run these and compile nothing"},
+    {"target", "",
+     "compile the kernels of a bundle's target (fpga, fpga-ndrange, gpu, cpu) on every device that can run them"},
+    {"no_compile", "0", "1: no kernel is ever compiled from source; a device without a bundle supports nothing then"},
+    {"bundle_scrub", "0", "1: a change of the image wipes device memory before it is restored, as on a board (tests)"},
+    {"bundle_out", "", "for tern-bundle: a manifest to write; the device opencl:bundle then collects kernels for it"},
+    {"bundle_eager", "0", "for tern-bundle: 1: launches on opencl:bundle do nothing, in place of being refused"},
+    {"bundle_target", "fpga", "for tern-bundle: the target, and traits behind it: fpga,group=64"},
+    {"bundle_hints", "", "for tern-bundle: KEY=VALUE or WHAT:KEY=VALUE, with ; between them"},
+    {"bundle_image", "", "for tern-bundle: a manifest; opening a device compiles an image for it"},
+    {"bundle_image_file", "image.bin", "for tern-bundle: that image's name, beside the manifest"},
+    {"bundle_only", "", "for tern-bundle: sections that the image shall hold, with , between them"},
     {"emulators", "0", "1: FPGA emulators get a device number, and `fpga` finds them"},
 };
 static const tern_ext_options option_list = {.ext = {.type = TERN_EXT_OPTIONS, .size = sizeof option_list},

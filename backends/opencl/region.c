@@ -1,5 +1,5 @@
 /* MAP and REDUCE regions: text and launch plan come from the renderer (backends/common/render.h); this file builds
-   the program, and turns each planned call into set arguments and one enqueue. */
+   the section, and turns each planned call into set arguments and one enqueue. */
 #include "epilogue.h"
 
 #include <stdio.h>
@@ -9,7 +9,7 @@ typedef struct region_kernel {
   tern_kernel head;
   render_program *rendered;
   cl_kernel *kernels;
-  ocl_set **set; /* of each kernel, by argument */
+  ocl_set **set;      /* of each kernel, by argument */
   render_call *calls; /* room for render_bind, used under the kernel's lock */
   render_actual *actuals;
   uint32_t n_args;
@@ -21,6 +21,10 @@ render_device ocl_render_device(const ocl_id *id) {
   while (group < 256 && group * 2 <= id->max_group) group *= 2;
   return (render_device){.dialect = RENDER_OPENCL,
                          .cpu_like = ocl_is_cpu(id),
+                         .task = id->task,
+                         .fixed_group = id->bundled,
+                         .fma = id->fma && !id->bundled,
+                         .subgroups = id->shuffles && !id->bundled,
                          .fp64 = id->fp64,
                          .fp16 = id->fp16,
                          .group = group,
@@ -98,7 +102,7 @@ static char *region_source(const render_device *device, const render_program *p)
   return NULL;
 }
 
-/* Everything after the program: kernels and the room for a launch. */
+/* Room for the kernels and for a launch. */
 static tern_rc region_finish(tern_dev *dev, region_kernel *k) {
   const render_program *p = k->rendered;
   k->kernels = calloc(p->n_kernels ? p->n_kernels : 1, sizeof *k->kernels);
@@ -108,11 +112,16 @@ static tern_rc region_finish(tern_dev *dev, region_kernel *k) {
   bool room = k->kernels && k->calls && k->actuals && k->set;
   for (uint32_t i = 0; room && i < p->n_kernels; i++)
     room = (k->set[i] = calloc(p->kernels[i].n_args + 1u, sizeof **k->set)) != NULL;
-  if (!room)
-    return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
+  return room ? TERN_OK : ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
+}
+
+static tern_rc region_ready(tern_dev *dev, tern_kernel *head) {
+  region_kernel *k = (region_kernel *)head;
   tern_rc rc = TERN_OK;
-  for (uint32_t i = 0; i < p->n_kernels && !rc; i++)
-    rc = ocl_kernel_new(dev, k->head.program, p->kernels[i].name, &k->kernels[i]);
+  for (uint32_t i = 0; i < k->rendered->n_kernels; i++) /* a change of the image made new ones, perhaps */
+    memset(k->set[i], 0, k->rendered->kernels[i].n_args * sizeof *k->set[i]);
+  for (uint32_t i = 0; i < k->rendered->n_kernels && !rc; i++)
+    rc = ocl_kernel_new(dev, head->section, k->rendered->kernels[i].name, &k->kernels[i]);
   return rc;
 }
 
@@ -137,6 +146,7 @@ tern_rc ocl_region_compile(tern_dev *dev, const tern_region *r, tern_kernel **ou
     return rc;
   }
   region_kernel *k = (region_kernel *)head;
+  k->head.ready = region_ready;
   k->head.launch = region_launch;
   k->head.workspace = region_workspace;
   k->head.destroy = region_destroy;

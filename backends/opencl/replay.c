@@ -162,7 +162,8 @@ static replay_launch *add_launch(tern_program *p, tern_kernel *k, const tern_lau
 
 static tern_rc call_kernel(tern_program *p, const replay_launch *at) {
   pthread_mutex_lock(&at->kernel->lock);
-  const tern_rc rc = at->kernel->launch(p->dev, &p->shadow, at->kernel, &at->given);
+  tern_rc rc = ocl_kernel_ready(p->dev, at->kernel);
+  if (!rc) rc = at->kernel->launch(p->dev, &p->shadow, at->kernel, &at->given);
   pthread_mutex_unlock(&at->kernel->lock);
   return rc;
 }
@@ -287,6 +288,8 @@ static tern_rc refresh(tern_program *p) {
 /* ---- running ---- */
 
 static cl_int enqueue_move(tern_queue *q, const ocl_command *m) {
+  ocl_use(q, m->move.src);
+  ocl_use(q, m->move.dst);
   if (m->kind == COMMAND_COPY)
     return clEnqueueCopyBuffer(q->q, m->move.src->buffer, m->move.dst->buffer, m->move.src_off, m->move.dst_off,
                                m->move.size, 0, NULL, NULL);
@@ -310,7 +313,7 @@ static tern_rc run_list(tern_program *p, tern_queue *q) {
     } else {
       err = enqueue_move(q, m);
     }
-    if (err != CL_SUCCESS) return ocl_failed(dev, m->what, err);
+    if (err != CL_SUCCESS) return ocl_queue_failed(q, m->what, err);
   }
   p->settled = true;
   return TERN_OK;
@@ -318,12 +321,13 @@ static tern_rc run_list(tern_program *p, tern_queue *q) {
 
 /* Its own list, unless the command buffer is ready, or worth making: nothing was updated between two runs. */
 static tern_rc run(tern_program *p, tern_queue *q) {
+  for (uint32_t i = 0; p->dev->staged && i < p->n_launches; i++) ocl_use_launch(q, &p->launch[i].given);
   if (p->dev->replays.buffer && p->settled) {
     if (!p->buffer && !p->refused && ++p->calm > 1) ocl_buffer_make(p, q);
     if (p->buffer) {
       const cl_int err = ocl_buffer_run(p, q);
       if (err == CL_SUCCESS) return TERN_OK;
-      if (err != CL_INVALID_OPERATION) return ocl_failed(p->dev, "a command buffer", err);
+      if (err != CL_INVALID_OPERATION) return ocl_queue_failed(q, "a command buffer", err);
     }
   }
   return run_list(p, q);

@@ -185,6 +185,13 @@ static void scan_destroy(tern_dev *dev, tern_kernel *head) {
   if (k->apply) clReleaseKernel(k->apply);
 }
 
+static tern_rc scan_ready(tern_dev *dev, tern_kernel *head) {
+  scan_kernel *k = (scan_kernel *)head;
+  tern_rc rc = ocl_kernel_new(dev, head->section, "scan_fold", &k->fold);
+  if (!rc) rc = ocl_kernel_new(dev, head->section, "scan_spine", &k->spine);
+  return rc ? rc : ocl_kernel_new(dev, head->section, "scan_apply", &k->apply);
+}
+
 tern_rc ocl_scan_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   const tern_value *v[3];
   uint32_t op;
@@ -197,6 +204,7 @@ tern_rc ocl_scan_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   free(text.s);
   if (rc) return rc;
   scan_kernel *k = (scan_kernel *)head;
+  k->head.ready = scan_ready;
   k->head.launch = scan_launch;
   k->head.workspace = scan_workspace;
   k->head.destroy = scan_destroy;
@@ -206,13 +214,6 @@ tern_rc ocl_scan_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   k->dim = (uint32_t)r->attrs[r->nodes[0].attr].i;
   k->flags = r->attrs[r->nodes[0].attr + 1].i;
   k->acc = acc_bytes(dev, op, v[0]->dtype);
-  rc = ocl_kernel_new(dev, head->program, "scan_fold", &k->fold);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, "scan_spine", &k->spine);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, "scan_apply", &k->apply);
-  if (rc) {
-    ocl_kernel_free(dev, head);
-    return rc;
-  }
   if (info) info->workspace = UINT64_MAX;
   *out = head;
   return TERN_OK;

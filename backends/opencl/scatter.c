@@ -178,6 +178,10 @@ static void scatter_destroy(tern_dev *dev, tern_kernel *head) {
   if (k->kernel) clReleaseKernel(k->kernel);
 }
 
+static tern_rc scatter_ready(tern_dev *dev, tern_kernel *head) {
+  return ocl_kernel_new(dev, head->section, "scatter", &((scatter_kernel *)head)->kernel);
+}
+
 tern_rc ocl_scatter_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   scatter_values v;
   (void)info;
@@ -192,6 +196,7 @@ tern_rc ocl_scatter_compile(tern_dev *dev, const tern_region *r, tern_kernel **o
   free(text.s);
   if (rc) return rc;
   scatter_kernel *k = (scatter_kernel *)head;
+  k->head.ready = scatter_ready;
   k->head.launch = scatter_launch;
   k->head.destroy = scatter_destroy;
   k->base = *v.base, k->index = *v.index, k->src = *v.src, k->out = *v.out;
@@ -201,11 +206,6 @@ tern_rc ocl_scatter_compile(tern_dev *dev, const tern_region *r, tern_kernel **o
   k->cpu = cpu;
   k->local = local;
   k->units = dev->id->units ? dev->id->units : 1;
-  rc = ocl_kernel_new(dev, head->program, "scatter", &k->kernel);
-  if (rc) {
-    ocl_kernel_free(dev, head);
-    return rc;
-  }
   *out = head;
   return TERN_OK;
 }

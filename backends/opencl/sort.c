@@ -243,6 +243,13 @@ static void sort_destroy(tern_dev *dev, tern_kernel *head) {
   if (k->store) clReleaseKernel(k->store);
 }
 
+static tern_rc sort_ready(tern_dev *dev, tern_kernel *head) {
+  sort_kernel *k = (sort_kernel *)head;
+  tern_rc rc = ocl_kernel_new(dev, head->section, "sort_blocks", &k->blocks);
+  if (!rc) rc = ocl_kernel_new(dev, head->section, "sort_merge", &k->merge);
+  return rc ? rc : ocl_kernel_new(dev, head->section, "sort_store", &k->store);
+}
+
 tern_rc ocl_sort_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info) {
   const tern_value *v[3];
   bool arg, descending;
@@ -255,6 +262,7 @@ tern_rc ocl_sort_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   free(text.s);
   if (rc) return rc;
   sort_kernel *k = (sort_kernel *)head;
+  k->head.ready = sort_ready;
   k->head.launch = sort_launch;
   k->head.workspace = sort_workspace;
   k->head.destroy = sort_destroy;
@@ -263,13 +271,6 @@ tern_rc ocl_sort_compile(tern_dev *dev, const tern_region *r, tern_kernel **out,
   k->rank = v[0]->rank;
   k->key = ocl_item_size(v[0]->dtype) == 8 ? 8 : 4;
   k->descending = descending;
-  rc = ocl_kernel_new(dev, head->program, "sort_blocks", &k->blocks);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, "sort_merge", &k->merge);
-  if (!rc) rc = ocl_kernel_new(dev, head->program, "sort_store", &k->store);
-  if (rc) {
-    ocl_kernel_free(dev, head);
-    return rc;
-  }
   if (info) info->workspace = UINT64_MAX;
   *out = head;
   return TERN_OK;

@@ -21,7 +21,7 @@ const char *ocl_storage(uint32_t dtype) { return known(dtype) ? types[dtype].sto
 const char *ocl_compute(uint32_t dtype) { return known(dtype) ? types[dtype].compute : "void"; }
 bool ocl_is_float(uint32_t dtype) { return dtype >= TERN_F16 && dtype <= TERN_F64; }
 bool ocl_has_dtype(const ocl_id *id, uint32_t dtype) {
-  if (!known(dtype) || !id->compiler) return false;
+  if (!known(dtype) || !ocl_can_run(id)) return false;
   if (dtype == TERN_F64) return id->fp64;
   return (dtype != TERN_I64 && dtype != TERN_U64) || id->int64;
 }

@@ -23,7 +23,7 @@ static struct {
   tern_queue *q;
   char error[1400];
   int warnings;
-  const char *cache_dir, *gemm, *cache, *replay;
+  const char *cache_dir, *gemm, *cache, *replay, *build, *tune;
 } host_state;
 
 static tern_rc fake_error(void *ctx, tern_rc code, const char *msg) {
@@ -44,6 +44,8 @@ static const char *fake_option(void *ctx, const char *key) {
          : !strcmp(key, "gemm")    ? host_state.gemm
          : !strcmp(key, "cache")   ? host_state.cache
          : !strcmp(key, "replay")  ? host_state.replay
+         : !strcmp(key, "build")   ? host_state.build
+         : !strcmp(key, "tune")    ? host_state.tune
                                    : NULL;
 }
 static const tern_host fake_host = {
@@ -66,7 +68,7 @@ static tern_rc device_describe(uint32_t i, info_block *b) {
 }
 
 /* Load and open the first device. false: the reason was printed and the test is skipped. */
-static bool host_open(int argc, char **argv) {
+static inline bool host_open(int argc, char **argv) {
   const char *path = argc > 1 ? argv[1] : TERN_PLUGINS "/libtern-opencl.so";
   host_state.so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   const tern_backend *(*query)(uint32_t) = NULL;

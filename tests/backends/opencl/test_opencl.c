@@ -1,12 +1,10 @@
-/* The OpenCL plugin's devices, memory, copies, tickets, elementwise launches, disk cache and fork refusal, driven as
+/* The OpenCL plugin's devices, memory, copies, tickets, elementwise launches and fork refusal, driven as
    the core would. Needs an OpenCL device; says so and exits with 77 when there is none. */
 #include "opencl_host.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -331,86 +329,6 @@ static void test_threads(void) {
   adder_close(&x);
 }
 
-/* ---- disk cache ---- */
-
-static int cache_files(char paths[][512], int most) {
-  DIR *d = opendir(host_state.cache_dir);
-  int n = 0;
-  for (struct dirent *e; d && (e = readdir(d));)
-    if (strstr(e->d_name, "opencl-") == e->d_name && n < most)
-      snprintf(paths[n++], 512, "%s/%.200s", host_state.cache_dir, e->d_name);
-  if (d) closedir(d);
-  return n;
-}
-
-static void add_once(void) { /* through a fresh driver and device, so that nothing is in memory */
-  const tern_backend *api = host_state.api;
-  tern_drv *drv = host_state.drv;
-  tern_dev *dev = host_state.dev;
-  tern_queue *q = host_state.q;
-  CU_ASSERT_FATAL(!api->init(&fake_host, &host_state.drv) && !api->device_open(host_state.drv, 0, &host_state.dev) &&
-                  !api->queue_open(host_state.dev, 0, &host_state.q));
-  adder x;
-  adder_open(&x, 500);
-  const float one = 1;
-  float out[500] = {0};
-  CU_ASSERT(!api->fill(host_state.dev, host_state.q, x.m[0], 0, 2000, &one, 4));
-  CU_ASSERT(!api->fill(host_state.dev, host_state.q, x.m[1], 0, 2000, &one, 4));
-  CU_ASSERT(!api->launch(host_state.dev, host_state.q, x.k, &x.launch));
-  CU_ASSERT(!get(x.m[2], 0, out, 2000));
-  CU_ASSERT(out[0] == 2 && out[499] == 2);
-  adder_close(&x);
-  host_close();
-  host_state.drv = drv, host_state.dev = dev, host_state.q = q;
-}
-
-static long file_size(const char *path) {
-  struct stat st;
-  return stat(path, &st) ? -1 : (long)st.st_size;
-}
-
-static void test_cache(void) {
-  char dir[] = "/tmp/tern-opencl-cache-XXXXXX", paths[16][512], sub[600];
-  const char *old = host_state.cache_dir;
-  snprintf(sub, sizeof sub, "%s/deeper/still", mkdtemp(dir));
-  host_state.cache_dir = sub; /* made when it is needed */
-  host_state.cache = "always";
-  add_once();
-  const int n = cache_files(paths, 16);
-  CU_ASSERT_FATAL(n == 1);
-  const long size = file_size(paths[0]);
-  const int warned = host_state.warnings;
-  static const long cuts[] = {0, 7, 40, 71, 72, 100, -1};
-  for (int i = 0; i < 7; i++) { /* truncated everywhere: rejected before OpenCL sees it, and written anew */
-    CU_ASSERT_EQUAL(truncate(paths[0], cuts[i] < 0 ? size - 1 : cuts[i]), 0);
-    add_once();
-    CU_ASSERT(file_size(paths[0]) > 100);
-  }
-  for (int i = 0; i < 12; i++) { /* flipped bits, in the header and in the payload */
-    const int fd = open(paths[0], O_RDWR);
-    const long at = i < 8 ? i * 9 : (file_size(paths[0]) - 1) / (i - 7);
-    unsigned char c;
-    CU_ASSERT(pread(fd, &c, 1, at) == 1);
-    c ^= 0x10;
-    CU_ASSERT(pwrite(fd, &c, 1, at) == 1);
-    close(fd);
-    add_once();
-  }
-  add_once(); /* and accepted again */
-  CU_ASSERT_EQUAL(cache_files(paths, 16), 1);
-  CU_ASSERT_EQUAL(host_state.warnings, warned);
-  unlink(paths[0]);
-  rmdir(sub);
-  snprintf(sub, sizeof sub, "%s/deeper", dir);
-  rmdir(sub);
-  rmdir(dir);
-  host_state.cache_dir = "/proc/nowhere/at/all"; /* cannot be written: one warning, and on */
-  add_once();
-  CU_ASSERT_EQUAL(host_state.warnings, warned + 1);
-  host_state.cache_dir = old;
-  host_state.cache = NULL;
-}
-
 static void test_fork(void) {
   const pid_t child = fork();
   if (!child) { /* every call must answer, none may hang */
@@ -447,7 +365,6 @@ int main(int argc, char **argv) {
   CU_add_test(s, "tickets", test_tickets);
   CU_add_test(s, "two queues", test_two_queues);
   CU_add_test(s, "threads", test_threads);
-  CU_add_test(s, "disk cache", test_cache);
   CU_add_test(s, "fork", test_fork);
   CU_basic_set_mode(CU_BRM_VERBOSE);
   CU_basic_run_tests();
