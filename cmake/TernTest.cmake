@@ -29,3 +29,17 @@ function(tern_test name program device)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${limit} LABELS "${test_UNPARSED_ARGUMENTS}" SKIP_RETURN_CODE 77
     ENVIRONMENT "TERN_DEVICE=${device};${TERN_TEST_ENVIRONMENT}")
 endfunction()
+
+# tern_test_on(IMPLEMENTATION NAME PROGRAM labels... [ARGUMENTS arguments...] [ENVIRONMENT variables...]): the ctest entry
+# IMPLEMENTATION/NAME of a program on one OpenCL implementation of tools/opencl-icds, labelled with its name too; skipped
+# where that is not installed. Its first device is the program's; it has a cache folder of its own.
+function(tern_test_on implementation name program)
+  cmake_parse_arguments(PARSE_ARGV 3 test "" "" "ARGUMENTS;ENVIRONMENT")
+  add_test(NAME ${implementation}/${name} COMMAND "${PROJECT_SOURCE_DIR}/tests/opencl/on" ${implementation}
+    $<TARGET_FILE:${program}> ${test_ARGUMENTS})
+  set(environment "${TERN_TEST_ENVIRONMENT}")
+  list(TRANSFORM environment REPLACE "^TERN_CACHE_DIR=.*" "TERN_CACHE_DIR=${PROJECT_BINARY_DIR}/cache/${implementation}")
+  math(EXPR limit "${TERN_TEST_TIMEOUT} * 5")
+  set_tests_properties(${implementation}/${name} PROPERTIES TIMEOUT ${limit} SKIP_RETURN_CODE 77
+    LABELS "opencl;${implementation};${test_UNPARSED_ARGUMENTS}" ENVIRONMENT "${environment};OCL_LAYER=${PROJECT_BINARY_DIR}/lib/ocl_layer.so;${test_ENVIRONMENT}")
+endfunction()

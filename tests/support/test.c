@@ -2,10 +2,26 @@
 #include "support/test.h"
 #include <math.h>
 #include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <tern/tern.h>
 
 static int explained;
+static uint64_t sub_cases, sub_cases_run;
+
+static uint64_t slice(void) {
+  const char *n = getenv("TERN_TEST_SLICE");
+  return n && atoi(n) > 1 ? (uint64_t)atoi(n) : 1;
+}
+
+int test_chosen(void) {
+  /* a multiplicative hash: every N-th alone would meet the same dtype again and again */
+  const uint64_t mixed = (sub_cases++ * UINT64_C(0x9E3779B97F4A7C15)) >> 33;
+  const int chosen = mixed % slice() == 0;
+  sub_cases_run += (uint64_t)chosen;
+  return chosen;
+}
 
 int test_main(int argc, char **argv, const char *suite, const test_case *cases, int n) {
   if (CU_initialize_registry() != CUE_SUCCESS) return 1;
@@ -16,6 +32,9 @@ int test_main(int argc, char **argv, const char *suite, const test_case *cases, 
   CU_basic_run_tests();
   const unsigned failed = CU_get_number_of_failures();
   CU_cleanup_registry();
+  if (slice() > 1 && sub_cases)
+    printf("A SLICE: TERN_TEST_SLICE=%llu ran %llu of %llu sub-cases\n", (unsigned long long)slice(),
+           (unsigned long long)sub_cases_run, (unsigned long long)sub_cases);
   return failed != 0;
 }
 

@@ -16,6 +16,11 @@ int test_main(int argc, char **argv, const char *suite, const test_case *cases, 
     return test_main(argc, argv, suite, cases, (int)(sizeof(cases) / sizeof *(cases))); \
   }
 
+/* Whether to run the next sub-case of a program that has many and is slow on this device: always, or with
+   TERN_TEST_SLICE=N in the environment about every N-th, spread evenly and the same ones each time. What was left out
+   is printed at the end. */
+int test_chosen(void);
+
 /* A check with a printed explanation (at most 20 a program). */
 int test_check(int holds, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
 #define CHECK(holds, ...) test_check((holds) != 0, __FILE__, __LINE__, __VA_ARGS__)

@@ -1,0 +1,53 @@
+# Which test programs run on which OpenCL implementation of tools/opencl-icds, beside the whole suite on the machine's
+# first device (PoCL, where ./dev test installed what it needs). docs/gpu.md has the counts, and what is left out.
+# TERN_OPENCL_ALL=ON (./dev test --full) runs Intel's slices whole.
+option(TERN_OPENCL_ALL "Run the OpenCL tests on Intel's CPU runtime whole" OFF)
+
+# Intel's CPU runtime: everything. It compiles a kernel in 50 to 100 ms, so the programs that make the most kernels (700
+# to 1,700) run a slice.
+set(intel_slices ops.primitives=5 ops.public=5 dispatch.view_operands=4)
+
+# What compiles on the FPGA emulator (embedded profile), small; the binary-only tests are fpga/tools.bundle and the like
+set(fpga_programs ops.conv graph.function graph.evicted dispatch.memory dispatch.threads dispatch.hooks
+  backends.opencl.opencl)
+set(fpga_examples hello inspect session)
+
+# rusticl: no float64, 0.4 ms a launch
+set(rusticl_programs dispatch.threads graph.evicted backends.opencl.opencl)
+set(rusticl_examples hello inspect session linear_training nearest_class)
+
+# oclgrind interprets, on one thread: what is small. Its data-race detector watches every access.
+set(oclgrind_programs ops.einsum)
+set(oclgrind_examples hello inspect session)
+
+if(opencl_suites)
+  foreach(implementation fpga rusticl oclgrind)
+    foreach(name ${${implementation}_examples})
+      tern_test_on(${implementation} example.${name} example_${name} example)
+    endforeach()
+  endforeach()
+endif()
+
+# opencl_suites_add(NAME PROGRAM labels... [ARGUMENTS ...] [ENVIRONMENT ...])
+function(opencl_suites_add name program)
+  cmake_parse_arguments(PARSE_ARGV 2 test "" "" "ARGUMENTS;ENVIRONMENT")
+  if(NOT opencl_suites)
+    return()
+  endif()
+  if(name STREQUAL "backends.opencl.opencl_platforms") # needs several devices
+    tern_test_on(all ${name} ${program} ${test_UNPARSED_ARGUMENTS})
+    return()
+  endif()
+  foreach(implementation intel fpga rusticl oclgrind)
+    if(implementation STREQUAL "intel" OR name IN_LIST ${implementation}_programs)
+      set(environment "${test_ENVIRONMENT}")
+      foreach(slice ${${implementation}_slices})
+        if(slice MATCHES "^${name}=(.*)" AND NOT TERN_OPENCL_ALL)
+          list(APPEND environment "TERN_TEST_SLICE=${CMAKE_MATCH_1}")
+        endif()
+      endforeach()
+      tern_test_on(${implementation} ${name} ${program} ${test_UNPARSED_ARGUMENTS} ARGUMENTS ${test_ARGUMENTS}
+        ENVIRONMENT ${environment})
+    endif()
+  endforeach()
+endfunction()
