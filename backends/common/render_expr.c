@@ -71,7 +71,7 @@ static const form forms[] = {
     {TERN_OP_ATAN2, "atan2($0, $1)", NULL, false},
     {TERN_OP_HYPOT, "hypot($0, $1)", NULL, false},
     {TERN_OP_COPYSIGN, "copysign($0, $1)", NULL, true},
-    {TERN_OP_NEXTAFTER, "nextafter($0, $1)", NULL, false},
+    {TERN_OP_NEXTAFTER, "t_nextafter_$F($0, $1)", NULL, true},
     {TERN_OP_AND, NULL, "(($T)($0 & $1))", true},
     {TERN_OP_OR, NULL, "(($T)($0 | $1))", true},
     {TERN_OP_XOR, NULL, "(($T)($0 ^ $1))", true},
@@ -180,6 +180,8 @@ static void put_cast(render_text *t, const char *x, uint32_t from, uint32_t to) 
     render__put(t, "((uchar)(%s != 0))", x);
   else if (from >= TERN_F16 && to < TERN_F16)
     put_saturate(t, x, to);
+  else if (from == TERN_I32 && to == TERN_I64)
+    render__put(t, "t_long(%s)", x);
   else if (to == TERN_F16 || to == TERN_BF16)
     render__put(t, "%s(%s(%s))", rounding(to), from == TERN_F64 ? "t_odd" : "(float)", x);
   else
@@ -206,7 +208,8 @@ void render__expr(render_kernel_text *k, uint32_t node, const char *const *in, r
   if (n->op == TERN_OP_IOTA) {
     char index[24];
     const int64_t d = nest_attr(k->r, node, 0);
-    snprintf(index, sizeof index, k->r->values[out].shape[d] == 1 ? "0" : "((long)i%d)", (int)d);
+    const char *const widened = k->u->wide ? "((long)i%d)" : "t_long(i%d)";
+    snprintf(index, sizeof index, k->r->values[out].shape[d] == 1 ? "0" : widened, (int)d);
     put_cast(t, index, TERN_I64, to);
     return;
   }

@@ -195,6 +195,7 @@ tern_rc ocl_section_ready(tern_dev *dev, ocl_section *s) {
   ocl_build *b = dev->build;
   bool tried = false;
   unsigned state;
+  char why[REASON];
   pthread_mutex_lock(&b->lock);
   for (;;) {
     state = atomic_load(&s->state);
@@ -207,9 +208,10 @@ tern_rc ocl_section_ready(tern_dev *dev, ocl_section *s) {
     tried = true;
     make_next(dev, s, false);
   }
+  const tern_rc rc = state == OCL_READY ? TERN_OK : s->rc; /* another thread may try again, and fail anew */
+  if (rc) snprintf(why, sizeof why, "%s", s->why ? s->why : "no memory to build a kernel");
   pthread_mutex_unlock(&b->lock);
-  if (state == OCL_READY) return TERN_OK;
-  return ocl_error(dev->drv, dev->id, s->rc, "%s", s->why ? s->why : "no memory to build a kernel");
+  return rc ? ocl_error(dev->drv, dev->id, rc, "%s", why) : TERN_OK;
 }
 
 /* ---- the builder thread ---- */

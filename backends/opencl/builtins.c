@@ -60,7 +60,6 @@ static const builtin builtins[] = {
     {"copysign", MATH2, NULL},
     {"fmod", MATH2, NULL},
     {"hypot", MATH2, NULL},
-    {"nextafter", MATH2, NULL},
     {"pow", MATH2, NULL},
     {"fma", MATH3, NULL},
     {"isnan", TEST, NULL},

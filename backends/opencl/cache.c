@@ -94,10 +94,16 @@ static void device_key(const tern_dev *dev, char out[33]) {
   hex(XXH3_128bits_digest(&state), out);
 }
 
+/* A unit's name says which sections it holds. */
+static void name_of(const uint64_t (*keys)[2], uint32_t n, char out[33]) {
+  hex(XXH3_128bits(keys, n * sizeof *keys), out);
+}
+
 /* ---- reading ---- */
 
 /* Header and keys of an open file; *why: what is wrong. Caller frees *keys. */
-static bool read_head(int fd, unit_head *h, uint64_t (**keys)[2], struct stat *st, const char **why) {
+static bool read_head(int fd, const char *name, unit_head *h, uint64_t (**keys)[2], struct stat *st, const char **why) {
+  char right[33];
   *keys = NULL;
   *why = "it is not a file, or shorter than its header";
   if (fstat(fd, st) || !S_ISREG(st->st_mode) || !read_all(fd, h, sizeof *h)) return false;
@@ -112,8 +118,9 @@ static bool read_head(int fd, unit_head *h, uint64_t (**keys)[2], struct stat *s
   *keys = malloc(h->n * sizeof **keys);
   *why = "no memory to read it, or it cannot be read";
   if (*keys && read_all(fd, *keys, h->n * sizeof **keys)) {
-    *why = "its keys are damaged";
-    if (XXH3_64bits(*keys, h->n * sizeof **keys) == h->keys) return true;
+    *why = "its keys are damaged, or it has another's name";
+    name_of((const uint64_t(*)[2]) * keys, h->n, right);
+    if (XXH3_64bits(*keys, h->n * sizeof **keys) == h->keys && !strcmp(right, name)) return true;
   }
   free(*keys);
   *keys = NULL;
@@ -158,7 +165,7 @@ static void read_file(ocl_cache *c, const char *name) {
   struct stat st;
   const char *why;
   uint64_t(*keys)[2];
-  const bool good = read_head(fd, &h, &keys, &st, &why);
+  const bool good = read_head(fd, name, &h, &keys, &st, &why);
   close(fd);
   if (!good) {
     remove_unit(c, name, why);
@@ -251,7 +258,7 @@ static bool load_file(ocl_cache *c, unit_file *f, ocl_stored *out) {
   struct stat st;
   const char *why;
   uint64_t(*keys)[2];
-  unsigned char *data = read_head(fd, &h, &keys, &st, &why) ? read_payload(fd, &h, &why) : NULL;
+  unsigned char *data = read_head(fd, f->name, &h, &keys, &st, &why) ? read_payload(fd, &h, &why) : NULL;
   if (data && st.st_mtime < time(NULL) - AGE_S) futimens(fd, NULL); /* the oldest go first */
   close(fd);
   if (!data) {
@@ -295,17 +302,15 @@ void ocl_stored_free(ocl_stored *s) {
 
 /* ---- writing ---- */
 
-static void name_of(const ocl_stored *s, char out[33]) { hex(XXH3_128bits(s->keys, s->n * sizeof *s->keys), out); }
-
 void ocl_cache_drop(ocl_cache *c, const ocl_stored *s) {
   char name[33];
-  name_of(s, name);
+  name_of((const uint64_t(*)[2])s->keys, s->n, name);
   for (uint32_t i = 0; i < c->n; i++)
     if (!strcmp(c->files[i].name, name)) forget(c, &c->files[i]);
   remove_unit(c, name, "the OpenCL runtime does not accept it");
 }
 
-static bool make_dirs(const char *dir) {
+bool ocl_make_dirs(const char *dir) {
   char path[4096];
   const int n = snprintf(path, sizeof path, "%s", dir);
   if (n <= 0 || (size_t)n >= sizeof path) return false;
@@ -358,7 +363,7 @@ static bool write_unit(int fd, const unit_head *h, const ocl_stored *s) {
 static bool write_file(ocl_cache *c, const char *name, const unit_head *h, const ocl_stored *s) {
   char path[4096], temp[4096];
   if (!path_of(c, name, ".unit", path) || !path_of(c, name, ".XXXXXX", temp)) return false;
-  if (!c->made && !make_dirs(c->dir)) return false;
+  if (!c->made && !ocl_make_dirs(c->dir)) return false;
   const int fd = mkostemp(temp, O_CLOEXEC);
   if (fd < 0) return false;
   c->made = true;
@@ -384,7 +389,7 @@ void ocl_cache_store(ocl_cache *c, const ocl_stored *s) {
   memcpy(h.magic, unit_magic, sizeof h.magic);
   h.self = head_hash(&h);
   char name[33];
-  name_of(s, name);
+  name_of((const uint64_t(*)[2])s->keys, s->n, name);
   const uint64_t bytes = sizeof h + keys + s->size;
   make_room(c, bytes);
   if (!write_file(c, name, &h, s)) {

@@ -136,7 +136,7 @@ tern_rc ocl_clblast_ready(tern_dev *dev, uint32_t dtype) {
 
 /* Under the lock. CLBlast's own temporary memory lives until the work is done, and it must not pile up. */
 static cl_int with_own_memory(tern_queue *q, uint32_t dtype, const ocl_gemm *g) {
-  if (q->gemm_own++ % OWN_TEMPORARY == OWN_TEMPORARY - 1) clFinish(q->q);
+  if (q->gemm_own++ % OWN_TEMPORARY == OWN_TEMPORARY - 1) ocl_finish(q->dev, q->q);
   return g->conv.batch ? convolution(&q->q, dtype, g) : batched(&q->q, dtype, g);
 }
 

@@ -367,12 +367,14 @@ typedef struct conv_trial {
 static double time_of(void *context, tern_queue *q, uint32_t form, int runs) {
   const conv_trial *t = context;
   if (form == CONV_CLBLAST && ocl_clblast_ready(t->dev, t->k->shape.dtype)) return -1;
-  clFinish(q->q);
+  ocl_finish(t->dev, q->q);
   const int64_t start = ocl_now();
   for (int i = 0; i < runs; i++)
-    if (form == CONV_CLBLAST ? run_clblast(t->dev, q, t->k, &t->l, t->s) : run_gather(t->dev, q, t->k, &t->l, t->s))
+    if (form == CONV_CLBLAST ? run_clblast(t->dev, q, t->k, &t->l, t->s) : run_gather(t->dev, q, t->k, &t->l, t->s)) {
+      ocl_finish(t->dev, q->q); /* the buffers are freed soon */
       return -1;
-  return clFinish(q->q) == CL_SUCCESS ? 1e-9 * (double)(ocl_now() - start) / runs : -1;
+    }
+  return ocl_finish(t->dev, q->q) == CL_SUCCESS ? 1e-9 * (double)(ocl_now() - start) / runs : -1;
 }
 
 static const char *name_of(void *context, uint32_t form) {
@@ -393,7 +395,7 @@ static uint32_t measure(tern_dev *dev, const conv_kernel *k, const conv_sizes *s
     ok = !ocl_mem_alloc(dev, &want, &mem[i]) &&
          !clEnqueueFillBuffer(dev->aux, mem[i]->buffer, small, sizeof small, 0, (size_t)want.size, 0, NULL, NULL);
   }
-  ok = ok && clFinish(dev->aux) == CL_SUCCESS;
+  ok = ocl_finish(dev, dev->aux) == CL_SUCCESS && ok;
   uint32_t form = OCL_TUNE_GUESS;
   if (ok) {
     char what[120];

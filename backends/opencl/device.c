@@ -52,6 +52,12 @@ static tern_rc open_bundle(tern_dev *dev, tern_dev **out) {
   tern_rc rc = ocl_images_open(dev);
   if (!rc && *make) rc = ocl_image_make(dev, make);
   if (!rc) rc = ocl_selftest(dev);
+  if (!rc && ocl_is_cpu(dev->id) && !ocl_loops_long(dev->id))
+    ocl_log(
+        drv, 1,
+        "opencl:%s: llvmpipe leaves a work-item's loops after 65,535 rounds: results that need more in one work-item "
+        "(long products, SCATTER with many indices) are wrong on it",
+        dev->id->alias);
   if (!rc)
     *out = dev;
   else
@@ -89,7 +95,8 @@ tern_rc ocl_device_open(tern_drv *drv, uint32_t i, tern_dev **out) {
   /* PoCL keeps what it compiles itself, and compiles everything once more when it is asked for a binary */
   const bool pocl = !strcmp(id->alias, "pocl");
   dev->lean = pocl && ocl_is_cpu(id);
-  dev->late = pocl;
+  dev->late_always = !strcmp(id->alias, "rusticl");
+  dev->late = pocl || dev->late_always;
   const char *cache = ocl_option(drv, "cache", "auto");
   dev->keep = drv->cache_dir && strcmp(cache, "off");
   dev->keep_text = !strcmp(cache, "source") || (pocl && strcmp(cache, "binary"));

@@ -8,8 +8,9 @@
 /* An epilogue of more arrays than this (an optimiser's step: 6) runs along rows, behind the product: the short rows of a
    register block would be too many streams of memory at once */
 enum { MANY_ARRAYS = 4 };
-enum { DOT_LONG = 768, DOT_PIECE = 512 }; /* a K longer than this is done in pieces of about that */
+enum { DOT_LONG = 1024, DOT_PIECE = 512 }; /* a K longer than this is done in pieces of about that */
 enum { FEW = DOT_VARIANTS - 1 };          /* the variant for one or two rows */
+enum { SHORT = 256 }; /* the lines that a block of a transposed A of this K touches stay in the first cache */
 
 static tern_rc dot_values(const tern_dev *dev, const tern_region *r, const tern_value *v[3], render_epilogue **e) {
   const tern_rc rc = ocl_epilogue_read(dev, r, TERN_OP_DOT, TERN_OP_DOT, -1, v, e);
@@ -100,9 +101,9 @@ static void plan_block(const dot_kernel *k, const dot_sizes *s, uint32_t variant
   /* B as it is: contiguous columns, and either a small matrix or too few rows to earn the packing back */
   const bool small = (uint64_t)s->k * (uint64_t)s->n * item <= (1u << 20) || s->m <= 32;
   p->pack_b = !k->direct || s->bcs != 1 || s->n < (int64_t)cols || (packed < 0 ? !small : packed);
-  p->pack_a = !k->direct || s->acs != 1;
+  p->a = k->direct && s->acs == 1 ? DOT_ALONG : k->direct && s->ars == 1 && s->k <= SHORT ? DOT_ACROSS : DOT_PACKED;
   const uint64_t ni = ((uint64_t)s->m + rows - 1) / rows, nj = ((uint64_t)s->n + cols - 1) / cols;
-  if (p->pack_a) p->a_bytes = ((uint64_t)s->batches * ni * rows * (uint64_t)s->k * item + 63) & ~(uint64_t)63;
+  if (p->a == DOT_PACKED) p->a_bytes = ((uint64_t)s->batches * ni * rows * (uint64_t)s->k * item + 63) & ~(uint64_t)63;
   p->bytes = p->a_bytes;
   if (p->pack_b) p->bytes += (uint64_t)s->batches * nj * cols * (uint64_t)s->k * item;
 }
@@ -186,10 +187,10 @@ static int wanted_form(const tern_dev *dev) {
 /* Register blocks, best first: as many accumulators as a CPU's registers hold beside an operand of each side (32
    vectors of 16 floats; or 16 that hold half of such a vector), for wide and for narrow results; the last has one row. */
 static void variants_for(const tern_dev *dev, dot_kernel *k) {
-  static const dot_block big[DOT_VARIANTS] = {{6, 4, false}, {8, 3, false}, {6, 2, false},
-                                              {8, 1, false}, {4, 4, false}, {1, 4, false}};
-  static const dot_block less[DOT_VARIANTS] = {{6, 1, false}, {3, 2, false}, {4, 1, false},
-                                               {0, 0, false}, {0, 0, false}, {1, 4, false}};
+  static const dot_block big[DOT_VARIANTS] = {{6, 4, DOT_ALONG}, {8, 3, DOT_ALONG}, {6, 2, DOT_ALONG},
+                                              {8, 1, DOT_ALONG}, {4, 4, DOT_ALONG}, {1, 4, DOT_ALONG}};
+  static const dot_block less[DOT_VARIANTS] = {{6, 1, DOT_ALONG}, {3, 2, DOT_ALONG}, {4, 1, DOT_ALONG},
+                                               {0, 0, DOT_ALONG}, {0, 0, DOT_ALONG}, {1, 4, DOT_ALONG}};
   memcpy(k->variant, dev->id->float_width >= 16 ? big : less, sizeof k->variant);
   if (!k->direct) k->variant[FEW].rows = 0; /* packing costs more than it saves */
 }

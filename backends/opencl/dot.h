@@ -25,9 +25,8 @@ typedef struct dot_shape { /* what the text depends on; sizes and strides are ar
    PACK   dot_pack(S, s0, P, p0, lanes, n, K, sl, sk, per batch: size, stride)
                                                   operand -> [batch][panel][K][lanes], zero padded
    FINISH finish (epilogue.h)                     with an epilogue only
-   BLOCK + i  dot_block(A, a0, B, b0, C, c0, M, N, K, apanel, ars, bpanel, brs, crs, ccs, super, add, batch: ..)
-                                                  a register block a work-item, variant i / 2; A in rows that are
-                                                  contiguous along K, or (odd i) packed
+   BLOCK + i  dot_block(A, a0, B, b0, C, c0, M, N, K, apanel, ars, acs, bpanel, brs, crs, ccs, super, add, batch: ..)
+                                                  a register block a work-item, variant i / 3, A as dot_rows i % 3 says
    XT is a buffer and its element offset. With an epilogue that is not apart, C of dot_block is the workspace for sums
    over a part of K: [batch][M][N], in what is accumulated in; add is 1: begin with them, 2: leave them there, 3: both.
    dot_plain, dot_row, dot_tiled and dot_block take the epilogue's arguments last.
@@ -41,11 +40,16 @@ typedef enum dot_part {
   DOT_PART_PACK,
   DOT_PART_FINISH,
   DOT_PART_BLOCK,
-  DOT_PARTS = DOT_PART_BLOCK + 2 * DOT_VARIANTS
+  DOT_PARTS = DOT_PART_BLOCK + 3 * DOT_VARIANTS
 } dot_part;
+typedef enum dot_rows {             /* a block's rows of A */
+                        DOT_ALONG,  /* contiguous along K */
+                        DOT_PACKED, /* in a panel */
+                        DOT_ACROSS  /* a step of any length from one k to the next: a transposed matrix */
+} dot_rows;
 typedef struct dot_block { /* rows x (vecs vectors) */
   uint32_t rows, vecs;
-  bool packed;
+  dot_rows a;
 } dot_block;
 enum { DOT_ADD = 1, DOT_MORE = 2 };
 void dot_text(ocl_text *t, const tern_dev *dev, const dot_shape *s, const dot_block *b, dot_part part);
@@ -91,7 +95,8 @@ typedef struct dot_sizes {
 typedef struct dot_plan {
   dot_form form; /* DOT_BLOCKS: any of them */
   uint32_t variant;
-  bool pack_a, pack_b;
+  dot_rows a;
+  bool pack_b;
   uint64_t a_bytes, bytes; /* workspace: of A (64-byte multiple), and all */
   uint64_t c_at;           /* where the product lies in it; UINT64_MAX: not there */
 } dot_plan;

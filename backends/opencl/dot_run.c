@@ -7,7 +7,7 @@
 
 /* ---- parts: text to cl_kernel, when first needed ---- */
 
-static dot_part block_part(const dot_plan *p) { return (dot_part)(DOT_PART_BLOCK + 2 * p->variant + p->pack_a); }
+static dot_part block_part(const dot_plan *p) { return (dot_part)(DOT_PART_BLOCK + 3 * p->variant + (uint32_t)p->a); }
 
 static tern_rc register_part(tern_dev *dev, dot_kernel *k, dot_part part) {
   if (k->section[part]) return TERN_OK;
@@ -15,8 +15,8 @@ static tern_rc register_part(tern_dev *dev, dot_kernel *k, dot_part part) {
                                       "DOT, tiled", "DOT, packing", "what follows a product"};
   const bool block = part >= DOT_PART_BLOCK;
   const uint32_t i = block ? (uint32_t)(part - DOT_PART_BLOCK) : 0;
-  dot_block b = k->variant[i / 2];
-  b.packed = i & 1;
+  dot_block b = k->variant[i / 3];
+  b.a = (dot_rows)(i % 3);
   char what[48];
   snprintf(what, sizeof what, "DOT, %u rows of %u vectors", b.rows, b.vecs);
   ocl_text text = {0};
@@ -49,7 +49,7 @@ tern_rc dot_register(tern_dev *dev, dot_kernel *k, const dot_plan *p) {
   if (!k->lazy) return rc;
   if (p->form < DOT_CLBLAST) rc = register_part(dev, k, one_part(p->form));
   if (p->form == DOT_BLOCKS) rc = register_part(dev, k, block_part(p));
-  if (!rc && (p->pack_a || p->pack_b)) rc = register_part(dev, k, DOT_PART_PACK);
+  if (!rc && (p->a == DOT_PACKED || p->pack_b)) rc = register_part(dev, k, DOT_PART_PACK);
   if (!rc && k->shape.epilogue && (k->shape.apart || p->form == DOT_CLBLAST))
     rc = register_part(dev, k, DOT_PART_FINISH);
   return rc;
@@ -170,7 +170,7 @@ static tern_rc run_piece(tern_dev *dev, tern_queue *q, dot_kernel *k, const tern
   /* rows of A that fill about 512 KiB stay in the second cache while the panels of B pass */
   const int64_t fit = (512 << 10) / (depth * rows * item + 1);
   const int64_t super = fit < 1 ? 1 : fit < ni ? fit : ni;
-  LONGS(&c, s->m, s->n, depth, o->apanel, o->ars, o->bpanel, o->brs, s->crs, s->ccs, super,
+  LONGS(&c, s->m, s->n, depth, o->apanel, o->ars, o->a_step, o->bpanel, o->brs, s->crs, s->ccs, super,
         (at > 0 ? DOT_ADD : 0) | (more ? DOT_MORE : 0));
   batch_args(k, s, &c, 7);
   epilogue_args(k, l, &c);
@@ -180,15 +180,15 @@ static tern_rc run_piece(tern_dev *dev, tern_queue *q, dot_kernel *k, const tern
 
 static tern_rc run_block(tern_dev *dev, tern_queue *q, dot_kernel *k, const tern_launch *l, const dot_sizes *given,
                          const dot_plan *p) {
-  tern_rc rc = p->pack_a ? run_pack(dev, q, k, l, given, p, 0, 0) : TERN_OK;
+  tern_rc rc = p->a == DOT_PACKED ? run_pack(dev, q, k, l, given, p, 0, 0) : TERN_OK;
   if (!rc && p->pack_b) rc = run_pack(dev, q, k, l, given, p, 1, p->a_bytes);
   if (rc) return rc;
   dot_sizes s = *given;
   const int64_t rows = rows_of(k, p), cols = cols_of(k, p), ni = (s.m + rows - 1) / rows, nj = (s.n + cols - 1) / cols;
   const tern_arg pa = {l->workspace.mem, l->workspace.offset},
                  pb = {l->workspace.mem, l->workspace.offset + p->a_bytes};
-  dot_operands o = {&l->args[k->a.slot], &l->args[k->b.slot], rows * s.ars, s.ars, 1, 0, s.brs};
-  if (p->pack_a) {
+  dot_operands o = {&l->args[k->a.slot], &l->args[k->b.slot], rows * s.ars, s.ars, s.acs, 0, s.brs};
+  if (p->a == DOT_PACKED) {
     o.a = &pa, o.apanel = s.k * rows, o.ars = 1, o.a_step = rows;
     packed_strides(k, &s, 0, ni * o.apanel);
   }

@@ -124,7 +124,29 @@ static void tiled_text(ocl_text *t, const dot_shape *s) {
   }
 }
 
+/* Sixteen rows of sixteen floats into sixteen columns: four rounds of perfect shuffles, each of which takes row i and row
+   i + 8 to rows 2 i and 2 i + 1, element by element in turn */
+static void transpose_text(ocl_text *t) {
+  static const char hex[] = "0123456789abcdef";
+  for (int half = 0; half < 2; half++) {
+    ocl_add(t, "#define ZIP%d(a, b) (float16)(", half);
+    for (int i = 8 * half; i < 8 * half + 8; i++) ocl_add(t, "%sa.s%c, b.s%c", i % 8 ? ", " : "", hex[i], hex[i]);
+    ocl_add(t, ")\n");
+  }
+  ocl_add(t, "static void transpose(__global const float *from, long step, __global float *to, long l) {\n");
+  for (int i = 0; i < 16; i++) ocl_add(t, "  const float16 r0_%d = vload16(0, from + %d * step);\n", i, i);
+  for (int round = 0; round < 4; round++)
+    for (int i = 0; i < 8; i++)
+      for (int half = 0; half < 2; half++)
+        ocl_add(t, "  const float16 r%d_%d = ZIP%d(r%d_%d, r%d_%d);\n", round + 1, 2 * i + half, half, round, i, round,
+                i + 8);
+  for (int i = 0; i < 16; i++) ocl_add(t, "  vstore16(r4_%d, 0, to + %d * l);\n", i, i);
+  ocl_add(t, "}\n");
+}
+
 static void pack_text(ocl_text *t, const dot_shape *s) {
+  const bool transposes = s->in == TERN_F32 && s->width == 16;
+  if (transposes) transpose_text(t);
   ocl_add(t, "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
              "void dot_pack(__global const I_T *S, long s0, __global mul_t *P, long p0, long lanes, long n, long K, "
              "long sl, long sk");
@@ -142,7 +164,12 @@ static void pack_text(ocl_text *t, const dot_shape *s) {
              "      for (ix i = live; i < l; i++) P[k * l + i] = 0;\n"
              "    }\n"
              "  } else {\n"
-             "    for (ix i = 0; i < l; i++)\n"
+             "    ix done = 0;\n");
+  if (transposes)
+    ocl_add(t, "    if (sk == 1 && k1 - k0 == 64)\n"
+               "      for (; done + 16 <= live; done += 16)\n"
+               "        for (ix k = k0; k < k1; k += 16) transpose(S + done * (ix)sl + k, sl, P + k * l + done, l);\n");
+  ocl_add(t, "    for (ix i = done; i < l; i++)\n"
              "      for (ix k = k0; k < k1; k++) P[k * l + i] = i < live ? (mul_t)I_LD(S, i * (ix)sl + k * (ix)sk) : "
              "(mul_t)0;\n"
              "  }\n}\n");
@@ -156,7 +183,7 @@ static void block_head(ocl_text *t, const dot_shape *s, const dot_block *b) {
           "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\n"
           "void dot_block(__global const mul_t *A, long a0, __global const mul_t *B, long b0, __global %s *C, long c0, "
           "long M, long N,\n"
-          "  long K, long apanel, long ars, long bpanel, long brs, long crs, long ccs, long super, long add",
+          "  long K, long apanel, long ars, long acs, long bpanel, long brs, long crs, long ccs, long super, long add",
           fused(s) ? "acc_t" : "O_T");
   batch_args(t, s, "ABC");
   ocl_add(t, "%s) {\n%s  const ix batch = (ix)get_global_id(1);\n", fused(s) ? s->epilogue->params : "",
@@ -203,13 +230,16 @@ static void step_text(ocl_text *t, const dot_block *b, uint32_t at) {
   for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, " const mul_v x%u = vload_m(b + %u * VW);", v, v);
   ocl_add(t, "\n");
   for (uint32_t r = 0; r < b->rows; r++) {
-    if (b->packed)
+    if (b->a == DOT_PACKED)
       ocl_add(t, "      { const mul_v y = (mul_v)(a[%u]);", at * b->rows + r);
+    else if (b->a == DOT_ACROSS)
+      ocl_add(t, "      { const mul_v y = (mul_v)(row%u[ka]);", r);
     else
       ocl_add(t, "      { const mul_v y = (mul_v)(row%u[k + %u]);", r, at);
     for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, " c%u_%u += y * x%u;", r, v, v);
     ocl_add(t, " }\n");
   }
+  if (b->a == DOT_ACROSS) ocl_add(t, "      ka += (ix)acs;\n");
   ocl_add(t, "      b += (ix)brs;\n    }\n");
 }
 
@@ -219,7 +249,8 @@ static void block_text(ocl_text *t, const dot_shape *s, const dot_block *b, bool
   enum { STEPS = 2 /* along K, unrolled */, DOT_EXACT = 256 /* 255 * 255 * 256 < 2^24 */ };
   const bool floats = dot_multiplies_floats(s);
   block_head(t, s, b);
-  for (uint32_t r = 0; r < b->rows && !b->packed; r++)
+  if (b->a == DOT_ACROSS) ocl_add(t, "  ix ka = 0;\n");
+  for (uint32_t r = 0; r < b->rows && b->a != DOT_PACKED; r++)
     ocl_add(t, "  __global const mul_t *row%u = a + (min(i0 + %u, (ix)M - 1) - i0) * (ix)ars;\n", r, r);
   ocl_add(t, "  acc_t lane[%u * VW];\n  ix k = 0;\n", b->rows * b->vecs);
   if (floats)
@@ -233,10 +264,10 @@ static void block_text(ocl_text *t, const dot_shape *s, const dot_block *b, bool
     for (uint32_t v = 0; v < b->vecs; v++) ocl_add(t, "  mul_v c%u_%u = (mul_v)(0);\n", r, v);
   ocl_add(t, "  for (; k + %d <= end; k += %d) {\n", STEPS, STEPS);
   for (uint32_t i = 0; i < STEPS; i++) step_text(t, b, i);
-  if (b->packed) ocl_add(t, "    a += %u;\n", STEPS * b->rows);
+  if (b->a == DOT_PACKED) ocl_add(t, "    a += %u;\n", STEPS * b->rows);
   ocl_add(t, "  }\n  for (; k < end; k++) {\n");
   step_text(t, b, 0);
-  if (b->packed) ocl_add(t, "    a += %u;\n", b->rows);
+  if (b->a == DOT_PACKED) ocl_add(t, "    a += %u;\n", b->rows);
   ocl_add(t, "  }\n");
   for (uint32_t r = 0; r < b->rows; r++)
     for (uint32_t v = 0; v < b->vecs; v++) {

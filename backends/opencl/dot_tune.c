@@ -55,7 +55,7 @@ static bool buffers(trial *t) {
     if (clEnqueueFillBuffer(t->dev->aux, t->mem[i]->buffer, small, sizeof small, 0, (size_t)want.size, 0, NULL, NULL))
       return false;
   }
-  return clFinish(t->dev->aux) == CL_SUCCESS;
+  return ocl_finish(t->dev, t->dev->aux) == CL_SUCCESS;
 }
 
 static double time_of(void *context, tern_queue *q, uint32_t form, int runs) {
@@ -70,11 +70,14 @@ static double time_of(void *context, tern_queue *q, uint32_t form, int runs) {
   }
   tern_arg args[3] = {{t->mem[0], 0}, {t->mem[1], 0}, {t->mem[2], 0}};
   const tern_launch l = {.args = args, .n_args = 3, .workspace = {t->workspace, 0}};
-  clFinish(q->q);
+  ocl_finish(t->dev, q->q);
   const int64_t start = ocl_now();
   for (int i = 0; i < runs; i++)
-    if (dot_run(t->dev, q, t->k, &l, t->s, &p)) return -1;
-  return clFinish(q->q) == CL_SUCCESS ? 1e-9 * (double)(ocl_now() - start) / runs : -1;
+    if (dot_run(t->dev, q, t->k, &l, t->s, &p)) {
+      ocl_finish(t->dev, q->q); /* the buffers are freed soon */
+      return -1;
+    }
+  return ocl_finish(t->dev, q->q) == CL_SUCCESS ? 1e-9 * (double)(ocl_now() - start) / runs : -1;
 }
 
 static const char *name_of(void *context, uint32_t form) {

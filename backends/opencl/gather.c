@@ -1,5 +1,6 @@
 /* GATHER: out[o, j, i] = data[o, index[j], i], elements moved as bits. A work-item moves a run of the last dim. An
-   index out of range reads 0 and sets the queue's flag, which the next sync reports. */
+   index out of range reads 0 and sets the queue's flag, which the next sync reports. An index is compared with 0 before
+   it is widened: rusticl (Mesa 22.3) computes wrongly whether an int that became a long is less than a constant. */
 #include "ocl.h"
 
 #include <stdlib.h>
@@ -31,30 +32,31 @@ static void gather_text(ocl_text *t, const tern_dev *dev, uint32_t item, uint32_
   ocl_add_prelude(t, dev, idx32);
   ocl_add(t, "typedef %s T;\ntypedef %s I;\n", bits[item], ocl_storage(index));
   ocl_add(t, "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\n", GATHER_LOCAL);
-  ocl_add(t, "void gather(__global const T *D, long d0, __global const I *X, long x0, __global T *C, long c0, __global "
-             "int *flag,\n"
-             "  long O, long A, long J, long N, long ds0, long ds1, long ds2, long xs, long cs0, long cs1, long cs2, "
-             "long run, long runs) {\n"
-             "  ulong id = get_global_id(0);\n"
-             "  if (id >= (ulong)O * (ulong)J * (ulong)runs) return;\n"
-             "  const ix i0 = (ix)(id %% (ulong)runs) * (ix)run; id /= (ulong)runs;\n"
-             "  const ix j = (ix)(id %% (ulong)J), o = (ix)(id / (ulong)J);\n"
-             "  const ix n = min((ix)run, (ix)N - i0);\n"
-             "  long at = (long)X[x0 + j * (ix)xs];\n"
-             "  const bool in = at >= -A && at < A;\n"
-             "  C += c0 + o * (ix)cs0 + j * (ix)cs1 + i0 * (ix)cs2;\n"
-             "  if (!in) {\n"
-             "    if (atomic_cmpxchg((volatile __global int *)flag, 0, 1) == 0) {\n"
-             "      flag[1] = (int)at; flag[2] = (int)(at >> 32); flag[3] = (int)min(A, (long)0x7fffffff);\n"
-             "    }\n"
-             "    for (ix i = 0; i < n; i++) C[i * (ix)cs2] = 0;\n"
-             "    return;\n"
-             "  }\n"
-             "  if (at < 0) at += A;\n"
-             "  D += d0 + o * (ix)ds0 + (ix)at * (ix)ds1 + i0 * (ix)ds2;\n"
-             "  if (ds2 == 1 && cs2 == 1) for (ix i = 0; i < n; i++) C[i] = D[i];\n"
-             "  else for (ix i = 0; i < n; i++) C[i * (ix)cs2] = D[i * (ix)ds2];\n"
-             "}\n");
+  ocl_add(t,
+          "void gather(__global const T *D, long d0, __global const I *X, long x0, __global T *C, long c0, __global "
+          "int *flag,\n"
+          "  long O, long A, long J, long N, long ds0, long ds1, long ds2, long xs, long cs0, long cs1, long cs2, "
+          "long run, long runs) {\n"
+          "  ulong id = get_global_id(0);\n"
+          "  if (id >= (ulong)O * (ulong)J * (ulong)runs) return;\n"
+          "  const ix i0 = (ix)(id %% (ulong)runs) * (ix)run; id /= (ulong)runs;\n"
+          "  const ix j = (ix)(id %% (ulong)J), o = (ix)(id / (ulong)J);\n"
+          "  const ix n = min((ix)run, (ix)N - i0);\n"
+          "  const I given = X[x0 + j * (ix)xs];\n"
+          "  const long at = given < 0 ? (long)given + A : (long)given;\n"
+          "  const bool in = at >= 0 && at < A;\n"
+          "  C += c0 + o * (ix)cs0 + j * (ix)cs1 + i0 * (ix)cs2;\n"
+          "  if (!in) {\n"
+          "    if (atomic_cmpxchg((volatile __global int *)flag, 0, 1) == 0) {\n"
+          "      flag[1] = (int)given; flag[2] = (int)((long)given >> 32); flag[3] = (int)min(A, (long)0x7fffffff);\n"
+          "    }\n"
+          "    for (ix i = 0; i < n; i++) C[i * (ix)cs2] = 0;\n"
+          "    return;\n"
+          "  }\n"
+          "  D += d0 + o * (ix)ds0 + (ix)at * (ix)ds1 + i0 * (ix)ds2;\n"
+          "  if (ds2 == 1 && cs2 == 1) for (ix i = 0; i < n; i++) C[i] = D[i];\n"
+          "  else for (ix i = 0; i < n; i++) C[i * (ix)cs2] = D[i * (ix)ds2];\n"
+          "}\n");
 }
 
 static tern_rc gather_launch(tern_dev *dev, tern_queue *q, tern_kernel *head, const tern_launch *l) {

@@ -226,13 +226,10 @@ void ocl_images_forget(tern_dev *dev, const tern_kernel *k) {
 
 /* ---- changing ---- */
 
-/* Every block of the device, and the queue's flag, in one host block, in the order of the list; or back. */
-static cl_int carry(tern_dev *dev, const tern_queue *q, char *host, bool save) {
+/* Every block of the device (queues' flags are among them) in one host block, in the order of the list; or back. */
+static cl_int carry(tern_dev *dev, char *host, bool save) {
   ocl_images *m = dev->images;
-  const size_t flag = 4 * sizeof(cl_int);
-  cl_int err = save ? clEnqueueReadBuffer(dev->aux, q->flag, CL_TRUE, 0, flag, host, 0, NULL, NULL)
-                    : clEnqueueWriteBuffer(dev->aux, q->flag, CL_TRUE, 0, flag, host, 0, NULL, NULL);
-  host += flag;
+  cl_int err = CL_SUCCESS;
   for (uint32_t i = 0; i < m->n_mems && err == CL_SUCCESS; i++) {
     tern_mem *mem = m->mems[i];
     err = save ? clEnqueueReadBuffer(dev->aux, mem->buffer, CL_TRUE, 0, (size_t)mem->size, host, 0, NULL, NULL)
@@ -243,26 +240,26 @@ static cl_int carry(tern_dev *dev, const tern_queue *q, char *host, bool save) {
                                 NULL);
     host += mem->size;
   }
-  return err == CL_SUCCESS ? clFinish(dev->aux) : err;
+  return err == CL_SUCCESS ? ocl_finish(dev, dev->aux) : err;
 }
 
 static tern_rc change_held(tern_dev *dev, tern_queue *q, uint32_t to) {
   ocl_images *m = dev->images;
-  uint64_t bytes = 64; /* of the flag, and more */
+  uint64_t bytes = 1;
   for (uint32_t i = 0; i < m->n_mems; i++) bytes += m->mems[i]->size;
   char *host = m->mems_lost ? NULL : malloc((size_t)bytes);
   if (!host)
     return ocl_error(dev->drv, dev->id, TERN_E_OOM,
                      "no host memory for the %.3g MiB on the device while its image changes",
                      (double)bytes / (1 << 20));
-  cl_int err = clFinish(q->q);
-  if (err == CL_SUCCESS) err = clFinish(dev->aux);
-  if (err == CL_SUCCESS) err = carry(dev, q, host, true);
+  cl_int err = ocl_finish(dev, q->q);
+  if (err == CL_SUCCESS) err = ocl_finish(dev, dev->aux);
+  if (err == CL_SUCCESS) err = carry(dev, host, true);
   tern_rc rc = err == CL_SUCCESS ? TERN_OK : ocl_failed(dev, "saving device memory before another image", err);
   if (!rc) {
     unload(dev);
     rc = load(dev, to);
-    err = carry(dev, q, host, false); /* also when the new image is refused: the program may go on elsewhere */
+    err = carry(dev, host, false); /* also when the new image is refused: the program may go on elsewhere */
     if (!rc && err != CL_SUCCESS) rc = ocl_failed(dev, "restoring device memory behind another image", err);
   }
   free(host);
@@ -325,7 +322,8 @@ static char *chosen(tern_dev *dev, const cJSON *m, const char *only, cJSON **key
     uint32_t found = 0;
     cJSON_ArrayForEach(i, list) {
       const char *key = manifest_string(i, "key"), *what = manifest_string(i, "what");
-      if (!n || (strncmp(key, s, n) && (strncmp(what, s, n) || what[n]))) continue;
+      uint64_t words[2];
+      if (!n || !manifest_key_read(key, words) || (strncmp(key, s, n) && (strncmp(what, s, n) || what[n]))) continue;
       ocl_add(&t, " -DTERN_SECTION_%s", key + 16);
       cJSON_AddItemToArray(*keys, cJSON_CreateString(key));
       found++;
@@ -397,7 +395,8 @@ tern_rc ocl_image_make(tern_dev *dev, const char *path) {
   char *options = rc ? NULL : chosen(dev, m, ocl_option(dev->drv, "bundle_only", ""), &keys, &rc);
   if (!rc) rc = compile_image(dev, text, options, &data, &size);
   char *at = rc ? NULL : manifest_beside(path, file);
-  if (at && !manifest_store(at, data, size, why)) rc = ocl_error(dev->drv, dev->id, TERN_E_IO, "%s", why);
+  if (!rc && !at) rc = ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for an image");
+  if (!rc && !manifest_store(at, data, size, why)) rc = ocl_error(dev->drv, dev->id, TERN_E_IO, "%s", why);
   if (!rc) {
     rc = record_image(dev, m, path, file, keys);
     keys = NULL;

@@ -189,9 +189,9 @@ void ocl_mem_free(tern_dev *dev, tern_mem *mem) {
     ocl_collect_free(mem);
     return;
   }
-  ocl_images_drop_mem(dev, mem);
-  atomic_fetch_add(&dev->freed, 1);
   if (!mem) return;
+  if (ocl_alive()) ocl_images_drop_mem(dev, mem); /* its lock may have been held at a fork */
+  atomic_fetch_add(&dev->freed, 1);
   if (!mem->imported) atomic_fetch_sub(&dev->used, mem->size);
   destroy(dev, mem);
 }

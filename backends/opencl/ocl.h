@@ -1,5 +1,5 @@
 /* What the files of the OpenCL backend share: the driver (all devices of the loader), an open device, queues with
-   tickets, programs with their disk cache, and the two calls through which every kernel is launched. */
+   tickets, sections and units of kernels, and the two calls through which every kernel is launched. */
 #ifndef TERN_OCL_H_
 #define TERN_OCL_H_
 #define CL_TARGET_OPENCL_VERSION 120
@@ -20,16 +20,16 @@ typedef struct ocl_id { /* one device of one platform, as enumerated; lives as l
   uint32_t order, index; /* place of the kind in the numbering; number within its platform */
   char alias[64], platform_name[128], name[128];
   char versions[1024]; /* platform, device and driver versions: part of the cache key */
-  bool bundled, task; /* text is rendered for a bundle's traits (bundle.h); single work-items where that form exists */
-  bool collects;      /* the device of collect.c */
-  bool refused;       /* its bundle cannot be used: opening it fails */
-  char refusal[720];  /* why */
+  bool bundled, task;  /* text is rendered for a bundle's traits (bundle.h); single work-items where that form exists */
+  bool collects;       /* the device of collect.c */
+  bool refused;        /* its bundle cannot be used: opening it fails */
+  char refusal[720];   /* why */
   bool hidden, fpga, compiler, fp64, int64, fp16, fma, unified;
   const char *useless; /* why nothing can run on it; NULL: it can */
   cl_uint version;     /* of OpenCL, 12 for 1.2 */
   bool images, out_of_order, command_buffers, subgroups, shuffles, embedded;
   size_t max_items[3]; /* work-items of a group by dimension */
-  bool lazy_finish; /* clFinish waits only for what was not flushed yet (rusticl of Mesa 22.3) */
+  bool lazy_finish;    /* clFinish waits only for what was not flushed yet (rusticl of Mesa 22.3) */
   cl_ulong mem_total, max_alloc, local_mem;
   size_t max_group, param_size;
   cl_uint align, units, float_width;
@@ -50,7 +50,10 @@ struct tern_drv {
 tern_rc ocl_enumerate(tern_drv *drv);
 tern_rc ocl_device_info(tern_drv *drv, uint32_t i, tern_device_info *info);
 bool ocl_can_run(const ocl_id *id); /* has a compiler, or a bundle in its place */
-bool ocl_is_cpu(const ocl_id *id); /* few wide cores, no use for local memory */
+bool ocl_is_cpu(const ocl_id *id);  /* few wide cores, no use for local memory */
+/* A CPU whose work-items may loop for long. Not llvmpipe (of Mesa 22.3 at least), which leaves the loops of a work-item
+   after 65,535 rounds together without a word, and computes work-items side by side in vectors, as a GPU does. */
+bool ocl_loops_long(const ocl_id *id);
 
 /* ---- plugin.c: host services ---- */
 
@@ -88,18 +91,19 @@ struct tern_dev {
   tern_drv *drv;
   const ocl_id *id;
   cl_context context;
-  cl_command_queue aux;       /* maps, first touch of buffers, library warm-up */
-  struct ocl_build *build;    /* sections and units; made at open */
-  ocl_images *images;         /* of a device with a bundle, else NULL */
-  ocl_collector *collect;     /* of the device that collects one, else NULL */
-  bool keep;                  /* units go to the disk cache: their binaries, or */
-  bool keep_text;             /* their texts, since the runtime keeps what it compiles by itself */
-  bool lean;                  /* builtins.c declares what programs call */
-  bool late;                  /* the runtime compiles a kernel once more when it is launched (PoCL): see ocl_run */
+  cl_command_queue aux;              /* maps, first touch of buffers, library warm-up */
+  struct ocl_build *build;           /* sections and units; made at open */
+  ocl_images *images;                /* of a device with a bundle, else NULL */
+  ocl_collector *collect;            /* of the device that collects one, else NULL */
+  bool keep;                         /* units go to the disk cache: their binaries, or */
+  bool keep_text;                    /* their texts, since the runtime keeps what it compiles by itself */
+  bool lean;                         /* builtins.c declares what programs call */
+  bool late;                         /* a kernel is compiled once more when it is launched first (PoCL): see ocl_run */
+  bool late_always;                  /* .. and at each launch (rusticl), with late */
   atomic_uintptr_t settled[SETTLED]; /* kernels for which it has, by address and kind of range; a hash table */
   atomic_ullong used;                /* bytes of all buffers */
   atomic_uint freed;                 /* buffers that were freed: a handle may come back as another buffer's */
-  _Atomic(ocl_tune *) tune;   /* tune.c: made when first asked for */
+  _Atomic(ocl_tune *) tune;          /* tune.c: made when first asked for */
   atomic_int clblast[2];             /* float32, float64: 0 not tried, 1 ready, -1 cannot be used */
   ocl_replays replays;               /* set at open */
   ocl_direct direct;                 /* set at open */
@@ -110,8 +114,8 @@ struct tern_mem {
   cl_mem buffer;
   uint64_t size;
   bool imported;
-  char *host; /* of a direct device: where the bytes are, always */
-  void *own;  /* the host memory that was allocated for it: gone with it */
+  char *host;                       /* of a direct device: where the bytes are, always */
+  void *own;                        /* the host memory that was allocated for it: gone with it */
   _Atomic(const tern_queue *) user; /* of a staged device: the queue that last used it, NULL: none yet; */
   atomic_ullong used;               /* and the ticket that covers that */
 };
@@ -161,6 +165,7 @@ struct tern_queue {
   cl_command_queue q;
   pthread_mutex_t lock; /* the tickets: another queue's wait may look at them */
   uint64_t last, done;  /* last ticket given; highest known complete */
+  uint64_t waits;       /* the ticket that covers the last wait for another queue */
   atomic_bool open;     /* `last` has no event yet: nothing was enqueued since it was given */
   ocl_ticket ring[OCL_TICKETS];
   uint32_t n_ring; /* oldest first */
@@ -173,12 +178,12 @@ struct tern_queue {
   ocl_pinned stage;  /* of small uploads, two halves of OCL_STAGE_HALF */
   cl_event stage_busy[2];
   uint32_t stage_half, stage_used;
-  struct ocl_transfer *transfer; /* of large uploads of a staged device; made when first needed */
+  struct ocl_transfer *transfer;        /* of large uploads of a staged device; made when first needed */
   ocl_download download[OCL_DOWNLOADS]; /* under the lock */
   atomic_uint n_downloads;
   cl_mem gemm_temp; /* CLBlast's temporary memory, grown when needed */
   size_t gemm_temp_size;
-  unsigned gemm_own; /* calls of CLBlast that take memory of their own */
+  unsigned gemm_own;       /* calls of CLBlast that take memory of their own */
   tern_program *recording; /* between program_begin and program_end */
 };
 tern_rc ocl_queue_open(tern_dev *dev, uint32_t flags, tern_queue **out);
@@ -287,6 +292,10 @@ void ocl_build_close(tern_dev *dev); /* ends the thread, drops all units */
    runtime compiles. */
 void ocl_build_settle(tern_dev *dev);
 
+/* ---- cache.c ---- */
+
+bool ocl_make_dirs(const char *dir); /* this folder, and those that it lies in */
+
 /* ---- builtins.c ---- */
 
 /* Declarations of the OpenCL C functions that the source names, for a build without the runtime's header. */
@@ -356,8 +365,7 @@ static inline void ocl_arg_kept(ocl_call *c, const tern_dev *dev, ocl_set *set, 
     ocl_record_arg(c, size, value);
     return;
   }
-  ocl_set now = {.size = (uint32_t)size,
-                 .freed = buffer ? atomic_load_explicit(&dev->freed, memory_order_relaxed) : 0};
+  ocl_set now = {.size = (uint32_t)size, .freed = buffer ? atomic_load_explicit(&dev->freed, memory_order_relaxed) : 0};
   memcpy(&now.value, value, size);
   if (now.value == set->value && now.size == set->size && now.freed == set->freed) {
     c->n++;
@@ -379,7 +387,7 @@ tern_rc ocl_run(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, cl_
                 const size_t *local);
 /* One dimension of at least `items` work-items in groups of `local`. */
 tern_rc ocl_run1(tern_dev *dev, tern_queue *q, ocl_call *c, const char *what, uint64_t items, size_t local);
-/* Whether this is the first launch of a kernel over this kind of range. */
+/* Whether this is the first launch of a kernel over this kind of range, as all are on a late_always device. */
 bool ocl_first_launch(tern_dev *dev, cl_kernel kernel, cl_uint dims, const size_t *global);
 /* Check a launch against the region: argument count and buffers present. */
 tern_rc ocl_check_launch(tern_dev *dev, const tern_launch *l, uint32_t n_args, uint64_t workspace);

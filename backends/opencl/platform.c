@@ -18,6 +18,8 @@ bool ocl_can_run(const ocl_id *id) { return id->compiler || id->bundled; }
 
 bool ocl_is_cpu(const ocl_id *id) { return (id->type & CL_DEVICE_TYPE_CPU) && !(id->type & CL_DEVICE_TYPE_GPU); }
 
+bool ocl_loops_long(const ocl_id *id) { return ocl_is_cpu(id) && !strcasestr(id->name, "llvmpipe"); }
+
 static void device_string(cl_device_id d, cl_device_info what, char *out, size_t cap) {
   out[0] = 0;
   if (clGetDeviceInfo(d, what, cap, out, NULL) != CL_SUCCESS) {

@@ -142,6 +142,31 @@ static void driver_free(tern_drv *drv) {
   free(drv);
 }
 
+/* Words that stand for nothing count as the default; whoever wrote one should know. */
+static void check_options(const tern_drv *drv) {
+  static const struct {
+    const char *key, *words;
+  } known[] = {{"gemm", "auto own plain tiled clblast"},
+               {"tune", "auto 1 all redo off"},
+               {"cache", "auto binary source off"},
+               {"build", "background launch"},
+               {"replay", "auto list buffer off"},
+               {"no_compile", "0 1"},
+               {"emulators", "0 1"}};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    const char *value = ocl_option(drv, known[i].key, NULL), *at = value ? known[i].words : "";
+    const size_t n = value ? strlen(value) : 0;
+    bool found = !value;
+    while (!found && (at = strstr(at, value))) {
+      found = (at == known[i].words || at[-1] == ' ') && (at[n] == ' ' || !at[n]);
+      at += n;
+    }
+    if (!found)
+      ocl_log(drv, 1, "opencl: the option %s is \"%s\", which is none of: %s; the first of them is taken", known[i].key,
+              value, known[i].words);
+  }
+}
+
 static tern_rc driver_init(const tern_host *host, tern_drv **out) {
   const tern_drv early = {.host = host};
   const tern_rc started = process_start();
@@ -150,6 +175,7 @@ static tern_rc driver_init(const tern_host *host, tern_drv **out) {
   tern_drv *drv = calloc(1, sizeof *drv);
   if (!drv) return ocl_error(&early, NULL, TERN_E_OOM, "no memory for the driver");
   drv->host = host;
+  check_options(drv);
   const char *dir = ocl_option(drv, "cache_dir", NULL);
   drv->cache_dir = dir ? strdup(dir) : NULL;
   drv->cpu_features = cpu_features();
@@ -184,7 +210,8 @@ static const tern_option options[] = {
      "recorded launches of compiled graphs: auto (list), list (each enqueued with its arguments set already), buffer "
      "(cl_khr_command_buffer where the device has it, else list), off"},
     {"bundle", "",
-     "manifests of kernels that were compiled ahead of time (docs/fpga.md), with : between them; the devices that their "
+     "manifests of kernels that were compiled ahead of time (docs/fpga.md), with : between them; the devices that "
+     "their "
      "images are for run these and compile nothing"},
     {"target", "",
      "compile the kernels of a bundle's target (fpga, fpga-ndrange, gpu, cpu) on every device that can run them"},

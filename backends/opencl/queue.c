@@ -13,6 +13,7 @@
 static tern_rc fail(tern_queue *q, tern_rc rc, const char *what, cl_int err) {
   if (!q->failed) {
     q->failed = rc;
+    if (q->dev->direct) ocl_finish(q->dev, q->q); /* the host memory of buffers is freed without another wait */
     snprintf(q->why, sizeof q->why, "%s failed: %s (%d)", what, ocl_cl_name(err), err);
   }
   return ocl_error(q->dev->drv, q->dev->id, q->failed, "%s", q->why);
@@ -198,7 +199,10 @@ static cl_int read_flag(tern_queue *q) {
 
 tern_rc ocl_queue_signal(tern_dev *dev, tern_queue *q, uint64_t *ticket) {
   if (!ocl_alive()) return ocl_forked(dev->drv);
-  if (q->failed) return still_failed(q);
+  if (q->failed) {
+    ocl_build_settle(dev); /* nobody syncs a queue that failed, and this may be the end of the process */
+    return still_failed(q);
+  }
   cl_int err = CL_SUCCESS;
   pthread_mutex_lock(&q->lock);
   if (!atomic_load(&q->open) || q->flagged) {
@@ -245,6 +249,7 @@ tern_rc ocl_queue_wait(tern_dev *dev, tern_queue *q, tern_queue *other, uint64_t
   if (!event) return TERN_OK;
   err = clEnqueueBarrierWithWaitList(q->q, 1, &event, NULL);
   clReleaseEvent(event);
+  q->waits = q->last + 1;
   return err == CL_SUCCESS ? TERN_OK : ocl_queue_failed(q, "waiting for another queue", err);
 }
 

@@ -20,7 +20,7 @@ render_device ocl_render_device(const ocl_id *id) {
   uint32_t group = 1;
   while (group < 256 && group * 2 <= id->max_group) group *= 2;
   return (render_device){.dialect = RENDER_OPENCL,
-                         .cpu_like = ocl_is_cpu(id),
+                         .cpu_like = ocl_loops_long(id),
                          .task = id->task,
                          .fixed_group = id->bundled,
                          .fma = id->fma && !id->bundled,

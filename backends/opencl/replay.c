@@ -304,8 +304,9 @@ static tern_rc run_list(tern_program *p, tern_queue *q) {
     cl_int err;
     if (m->kind == COMMAND_KERNEL) {
       err = clEnqueueNDRangeKernel(q->q, m->kernel, m->dims, NULL, m->global, m->local, 0, NULL, NULL);
-      if (!p->settled && err == CL_SUCCESS && dev->late && ocl_first_launch(dev, m->shared, m->dims, m->global))
-        err = clFinish(q->q);
+      if ((!p->settled || dev->late_always) && err == CL_SUCCESS && dev->late &&
+          ocl_first_launch(dev, m->shared, m->dims, m->global))
+        err = ocl_finish(dev, q->q);
     } else if (m->kind == COMMAND_GEMM) {
       const tern_rc rc = ocl_clblast_gemm(dev, q, m->product.dtype, &m->product.gemm);
       if (rc) return rc;

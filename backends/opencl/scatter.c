@@ -94,23 +94,24 @@ static void scatter_text(ocl_text *t, const tern_dev *dev, const scatter_values 
           "      for (ix i = 0; i < n; i++) C[(ix)a * (ix)cs1 + i * (ix)cs2] = value;\n"
           "  }\n",
           COPIED, FILLED);
-  ocl_add(t, "  S += s0 + o * (ix)ss0 + i0 * (ix)ss2;\n"
-             "  X += x0;\n"
-             "  for (ix j = 0; j < (ix)J; j++) {\n"
-             "    long at = (long)X[j * (ix)xs];\n"
-             "    if (at < -A || at >= A) {\n"
-             "      if (atomic_cmpxchg((volatile __global int *)flag, 0, 2) == 0) {\n"
-             "        flag[1] = (int)at; flag[2] = (int)(at >> 32); flag[3] = (int)min(A, (long)0x7fffffff);\n"
-             "      }\n"
-             "      continue;\n"
-             "    }\n"
-             "    if (at < 0) at += A;\n"
-             "    if (at < a0 || at >= a1) continue;\n"
-             "    const ix c = (ix)at * (ix)cs1, s = j * (ix)ss1;\n"
-             "    if (cs2 == 1 && ss2 == 1) for (ix i = 0; i < n; i++) fold(C, c + i, S, s + i);\n"
-             "    else for (ix i = 0; i < n; i++) fold(C, c + i * (ix)cs2, S, s + i * (ix)ss2);\n"
-             "  }\n"
-             "}\n");
+  ocl_add(t,
+          "  S += s0 + o * (ix)ss0 + i0 * (ix)ss2;\n"
+          "  X += x0;\n"
+          "  for (ix j = 0; j < (ix)J; j++) {\n"
+          "    const I given = X[j * (ix)xs];\n"
+          "    const long at = given < 0 ? (long)given + A : (long)given;\n" /* see gather.c */
+          "    if (at < 0 || at >= A) {\n"
+          "      if (atomic_cmpxchg((volatile __global int *)flag, 0, 2) == 0) {\n"
+          "        flag[1] = (int)given; flag[2] = (int)((long)given >> 32); flag[3] = (int)min(A, (long)0x7fffffff);\n"
+          "      }\n"
+          "      continue;\n"
+          "    }\n"
+          "    if (at < a0 || at >= a1) continue;\n"
+          "    const ix c = (ix)at * (ix)cs1, s = j * (ix)ss1;\n"
+          "    if (cs2 == 1 && ss2 == 1) for (ix i = 0; i < n; i++) fold(C, c + i, S, s + i);\n"
+          "    else for (ix i = 0; i < n; i++) fold(C, c + i * (ix)cs2, S, s + i * (ix)ss2);\n"
+          "  }\n"
+          "}\n");
 }
 
 typedef struct scatter_cut {
@@ -187,7 +188,7 @@ tern_rc ocl_scatter_compile(tern_dev *dev, const tern_region *r, tern_kernel **o
   (void)info;
   if (!scatter_read(r, &v)) return TERN_E_UNSUPPORTED;
   ocl_text text = {0};
-  const bool cpu = ocl_is_cpu(dev->id);
+  const bool cpu = ocl_loops_long(dev->id);
   const uint32_t local = cpu ? 1 : SCATTER_LOCAL;
   scatter_text(&text, dev, &v, local, r->flags & TERN_R_IDX32);
   tern_kernel *head = NULL;

@@ -207,7 +207,7 @@ static void remember(const char *path) {
 tern_rc ocl_selftest(tern_dev *dev) {
   char path[4096];
   struct stat st;
-  if (!dev->id->compiler || dev->id->bundled || !strcmp(ocl_option(dev->drv, "no_compile", "0"), "1")) return TERN_OK;
+  if (!dev->id->compiler || dev->id->bundled) return TERN_OK;
   const bool kept = path_of(dev, path);
   if (kept && !stat(path, &st) && S_ISREG(st.st_mode)) return TERN_OK;
   self *s = calloc(1, sizeof *s);

@@ -38,11 +38,12 @@ void ocl_transfer_close(tern_dev *dev, struct ocl_transfer *t) {
   free(t);
 }
 
-/* What the first piece has to wait for: an event after all work that may use the destination, or NULL. */
+/* What the first piece has to wait for: an event after all work that may use the destination, or NULL. Another queue's
+   work, too, where this one was told to wait for it. */
 static cl_int work_before(tern_queue *q, const tern_mem *dst, cl_event *out) {
   *out = NULL;
   const tern_queue *user = atomic_load(&dst->user);
-  if (!user || (user == q && atomic_load(&dst->used) <= q->done)) return CL_SUCCESS;
+  if (!user || (user == q && atomic_load(&dst->used) <= q->done && q->waits <= q->done)) return CL_SUCCESS;
   const cl_int err = clEnqueueMarkerWithWaitList(q->q, 0, NULL, out);
   return err == CL_SUCCESS ? clFlush(q->q) : err;
 }

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -19,6 +18,7 @@ static const double sample = 0.01; /* seconds of one, if a run is shorter */
 typedef struct remembered {
   uint64_t class;
   uint32_t form;
+  bool mine;       /* measured by this process */
   double seconds;  /* of one run; and */
   char label[160]; /* "DOT float32 128 x 128 x 128: block 6x64", for people who look at the file */
 } remembered;
@@ -109,11 +109,21 @@ static bool remember(ocl_tune *t, const remembered *r) {
   return true;
 }
 
+static bool knows(const ocl_tune *t, uint64_t class) {
+  for (size_t i = 0; i < t->n; i++)
+    if (t->all[i].class == class) return true;
+  return false;
+}
+
 static char *read_text(const char *path, size_t *size) {
-  FILE *f = fopen(path, "re");
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to hang on a pipe of that name */
+  FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
   char *text = f ? malloc(MAX_FILE + 1) : NULL;
   *size = text ? fread(text, 1, MAX_FILE, f) : 0;
-  if (f) fclose(f);
+  if (f)
+    fclose(f);
+  else if (fd >= 0)
+    close(fd);
   if (text) text[*size] = 0;
   return text;
 }
@@ -130,13 +140,15 @@ static const char *parse(ocl_tune *t, char *text, size_t size) {
   if (!last || sscanf(last, "\nhash %16" SCNx64 "%n", &hash, &end) != 1 || strcmp(last + end, "\n"))
     return "its last line is missing";
   if (XXH3_64bits(text, (size_t)(last + 1 - text)) != hash) return "it is damaged";
-  for (const char *at = text + n; at <= last;) {
-    remembered r;
+  for (char *at = text + n; at <= last;) {
+    remembered r = {0};
+    char *stop = strchr(at, '\n');
+    *stop = 0; /* else sscanf would look for the end of all of it, each time */
     if (sscanf(at, "%16" SCNx64 " %" SCNu32 " %lf %159[^\n]%n", &r.class, &r.form, &r.seconds, r.label, &end) != 4 ||
-        !r.class || r.class >> 56 || r.form >= OCL_TUNE_FORMS || at[end] != '\n')
+        !r.class || r.class >> 56 || r.form >= OCL_TUNE_FORMS || at[end])
       return "it has a line that is none";
     if (!remember(t, &r)) return "no memory to read it";
-    at += end + 1;
+    at = stop + 1;
   }
   return NULL;
 }
@@ -155,24 +167,12 @@ static void load(tern_dev *dev, ocl_tune *t) {
   free(text);
 }
 
-static bool make_dirs(const char *dir) {
-  char path[4096];
-  const int n = snprintf(path, sizeof path, "%s", dir);
-  if (n <= 0 || (size_t)n >= sizeof path) return false;
-  for (char *s = path + 1; *s; s++)
-    if (*s == '/') {
-      *s = 0;
-      if (mkdir(path, 0777) && errno != EEXIST) return false;
-      *s = '/';
-    }
-  return !mkdir(path, 0777) || errno == EEXIST;
-}
-
 /* What another process has written meanwhile is kept, where this one has not measured it. */
 static void merge(tern_dev *dev, ocl_tune *t) {
   ocl_tune other = {.key = {t->key[0], t->key[1]}};
   load(dev, &other);
-  for (size_t i = 0; i < t->n; i++) remember(&other, &t->all[i]);
+  for (size_t i = 0; i < t->n; i++)
+    if (t->all[i].mine || !knows(&other, t->all[i].class)) remember(&other, &t->all[i]);
   if (other.n >= t->n) {
     free(t->all);
     t->all = other.all, t->n = other.n, t->cap = other.cap;
@@ -191,7 +191,7 @@ static void store(tern_dev *dev, ocl_tune *t) {
     ocl_add(&text, "%014" PRIx64 " %" PRIu32 " %.3e %s\n", t->all[i].class, t->all[i].form, t->all[i].seconds,
             t->all[i].label);
   if (!text.failed) ocl_add(&text, "hash %016" PRIx64 "\n", (uint64_t)XXH3_64bits(text.s, text.n));
-  bool ok = !text.failed && make_dirs(dev->drv->cache_dir) && path_of(dev, t, ".txt", path, sizeof path) &&
+  bool ok = !text.failed && ocl_make_dirs(dev->drv->cache_dir) && path_of(dev, t, ".txt", path, sizeof path) &&
             path_of(dev, t, ".XXXXXX", temp, sizeof temp);
   const int fd = ok ? mkstemp(temp) : -1;
   FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
@@ -311,7 +311,7 @@ static void keep(tern_dev *dev, ocl_tune *t, uint64_t class, uint32_t form, cons
                  const double best[OCL_TUNE_FORMS]) {
   for (uint32_t f = 1; f < OCL_TUNE_FORMS; f++) {
     if (best[f] < 0) continue;
-    remembered r = {.class = class, .form = f, .seconds = best[f]};
+    remembered r = {.class = class, .form = f, .mine = true, .seconds = best[f]};
     snprintf(r.label, sizeof r.label, "%s: %s", how->what, how->name(how->context, f));
     ocl_log(dev->drv, 3, "opencl:%s: tuned %s %.4g us%s", dev->id->alias, r.label, 1e6 * best[f],
             f == form ? ", the fastest" : "");

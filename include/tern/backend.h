@@ -276,7 +276,8 @@ typedef struct tern_device_info {
   uint64_t mem_total, mem_free, max_alloc; /* bytes; 0 = unknown */
   uint32_t mem_align, max_queues, max_args, max_nodes; /* 0 = no limit */
   uint32_t dtypes;       /* bit d: the device computes dtype d. 0 = ask supports() */
-  char features[256];    /* for people: "fp64 fp16 svm" */
+  char features[256];    /* for people: "fp64 fp16 svm". One that begins "refused: " goes on to say why the device is
+                            listed but cannot be used */
   /* declared costs, for placement; 0 = unknown, the core measures */
   uint64_t flops;          /* float32 multiplications and additions a second of a large DOT */
   uint64_t bandwidth;      /* bytes a second to and from the device's own memory */

@@ -12,12 +12,19 @@ set(fpga_programs ops.conv graph.function graph.evicted dispatch.memory dispatch
   backends.opencl.opencl)
 set(fpga_examples hello inspect session)
 
-# rusticl: no float64, 0.4 ms a launch
-set(rusticl_programs dispatch.threads graph.evicted backends.opencl.opencl)
+# rusticl: 0.4 ms a launch, and no float64. The programs of the second list need that: its ops run on the host there
+# (TERN_FALLBACK=silent; the program prints how many), everything else on the device.
+set(rusticl_programs dispatch.memory dispatch.threads graph.evicted graph.fusion graph.labels
+  backends.opencl.opencl backends.opencl.opencl_build backends.opencl.opencl_bundle backends.opencl.opencl_devices
+  backends.opencl.opencl_errors backends.opencl.opencl_ops)
+set(rusticl_host_float64 dispatch.hooks graph.control graph.function graph.mends graph.pooling graph.random_graphs
+  graph.replays graph.session nn.schedule ops.along ops.attention ops.bad_input ops.composites ops.conv ops.einsum
+  ops.norm ops.pool ops.random ops.scatter ops.shape ops.variable tape.gradients tape.gradients_arrays tape.tape)
+list(APPEND rusticl_programs ${rusticl_host_float64})
 set(rusticl_examples hello inspect session linear_training nearest_class)
 
 # oclgrind interprets, on one thread: what is small. Its data-race detector watches every access.
-set(oclgrind_programs ops.einsum)
+set(oclgrind_programs ops.einsum ops.variable)
 set(oclgrind_examples hello inspect session)
 
 if(opencl_suites)
@@ -25,6 +32,18 @@ if(opencl_suites)
     foreach(name ${${implementation}_examples})
       tern_test_on(${implementation} example.${name} example_${name} example)
     endforeach()
+  endforeach()
+endif()
+
+# The conformance kit: a slice on rusticl, the indices (races, bounds) on oclgrind, whose devices --device shows
+if(opencl_suites AND TARGET tern-check)
+  tern_test_on(rusticl check tern-check check ARGUMENTS --quick --slice 8 --min-claimed 450 $<TARGET_FILE:tern-opencl>)
+  foreach(index gather=GATHER scatter=SCATTER)
+    string(REPLACE "=" ";" index ${index})
+    list(GET index 0 name)
+    list(GET index 1 filter)
+    tern_test_on(oclgrind check.${name} tern-check check ARGUMENTS --device 0 --quick --slice 3 --min-claimed 10
+      --filter ${filter} $<TARGET_FILE:tern-opencl>)
   endforeach()
 endif()
 
@@ -46,6 +65,9 @@ function(opencl_suites_add name program)
           list(APPEND environment "TERN_TEST_SLICE=${CMAKE_MATCH_1}")
         endif()
       endforeach()
+      if(implementation STREQUAL "rusticl" AND name IN_LIST rusticl_host_float64)
+        list(APPEND environment "TERN_FALLBACK=silent")
+      endif()
       tern_test_on(${implementation} ${name} ${program} ${test_UNPARSED_ARGUMENTS} ARGUMENTS ${test_ARGUMENTS}
         ENVIRONMENT ${environment})
     endif()

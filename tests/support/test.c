@@ -23,6 +23,15 @@ int test_chosen(void) {
   return chosen;
 }
 
+/* A program that runs with TERN_FALLBACK=silent, since its device has no float64, says how much the host did. */
+static void say_fallbacks(void) {
+  const char *mode = getenv("TERN_FALLBACK");
+  tern_counters n;
+  if (!mode || strcmp(mode, "silent") || tern_counters_get(NULL, &n) || !n.fallbacks) return;
+  printf("ON THE HOST: %llu primitives, beside %llu launches on the device\n", (unsigned long long)n.fallbacks,
+         (unsigned long long)n.launches);
+}
+
 int test_main(int argc, char **argv, const char *suite, const test_case *cases, int n) {
   if (CU_initialize_registry() != CUE_SUCCESS) return 1;
   CU_pSuite s = CU_add_suite(suite, NULL, NULL);
@@ -32,6 +41,7 @@ int test_main(int argc, char **argv, const char *suite, const test_case *cases, 
   CU_basic_run_tests();
   const unsigned failed = CU_get_number_of_failures();
   CU_cleanup_registry();
+  say_fallbacks();
   if (slice() > 1 && sub_cases)
     printf("A SLICE: TERN_TEST_SLICE=%llu ran %llu of %llu sub-cases\n", (unsigned long long)slice(),
            (unsigned long long)sub_cases_run, (unsigned long long)sub_cases);

@@ -484,6 +484,34 @@ static void test_cap(void) {
   folder_free(&f);
 }
 
+static void test_renamed(void) { /* a unit under another's name, which the runtime refuses: not looked at for ever */
+  host_state.build = "launch";
+  folder f;
+  folder_new(&f);
+  const saved old = device_push();
+  ocl_section *s = good(77);
+  uint64_t keys[1][2] = {{s->key[0], s->key[1]}};
+  unsigned char data[] = "this is no OpenCL C";
+  const ocl_stored unit = {.kind = OCL_SOURCE, .n = 1, .keys = keys, .data = data, .size = sizeof data - 1};
+  ocl_cache *c = ocl_cache_open(host_state.dev);
+  CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+  ocl_cache_store(c, &unit);
+  ocl_cache_close(c);
+  char path[1024], other[1024];
+  CU_ASSERT_EQUAL_FATAL(units(".unit", path), 1);
+  snprintf(other, sizeof other, "%.*s%032d.unit", (int)(strlen(path) - strlen(".unit") - 32), path, 5);
+  CU_ASSERT_EQUAL_FATAL(rename(path, other), 0);
+  CU_ASSERT_EQUAL(ocl_section_ready(host_state.dev, s), TERN_OK);
+  CU_ASSERT(built() == 1 && loaded() == 0);
+  CU_ASSERT_EQUAL(run_int(s, "run"), 77);
+  CU_ASSERT_NOT_EQUAL(access(other, F_OK), 0); /* it is gone, */
+  CU_ASSERT_EQUAL(access(path, F_OK), 0);      /* and there is a right one */
+  ocl_section_put(host_state.dev, s);
+  device_pop(old);
+  folder_free(&f);
+  host_state.build = NULL;
+}
+
 /* ---- other processes ---- */
 
 static pid_t start(const char *mode) {
@@ -555,6 +583,7 @@ int main(int argc, char **argv) {
   CU_add_test(s, "disk, several units", test_disk_more);
   CU_add_test(s, "disk, full", test_full_disk);
   CU_add_test(s, "disk, too many files", test_cap);
+  CU_add_test(s, "disk, a file under another's name", test_renamed);
   CU_add_test(s, "disk, processes at once", test_processes);
   CU_add_test(s, "end of a process", test_exit);
   CU_basic_set_mode(CU_BRM_VERBOSE);

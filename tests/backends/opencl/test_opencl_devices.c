@@ -184,6 +184,38 @@ static void two_queues(void) {
   host_state.api->queue_close(host_state.dev, second);
 }
 
+/* Two queues read the same memory, and the one that is done first may overwrite it once it waits for the other. */
+static void two_readers(void) {
+  enum { LARGE = 3000000, TIMES = 24 };
+  tern_queue *first = host_state.q, *second = NULL;
+  CU_ASSERT_EQUAL_FATAL(host_state.api->queue_open(host_state.dev, 0, &second), TERN_OK);
+  tern_mem *m = mem_new(LARGE * 4ull), *by_first = mem_new(LARGE * 4ull), *by_second = mem_new(64);
+  float *v = malloc(LARGE * 4ull), little[16] = {0};
+  uint64_t t;
+  CU_ASSERT_EQUAL(fill_all(m, 1), TERN_OK);
+  CU_ASSERT_EQUAL(finish(), TERN_OK);
+  for (int i = 0; i < TIMES; i++) CU_ASSERT_EQUAL(copy_on_device(by_first, m, LARGE * 4ull), TERN_OK);
+  CU_ASSERT_EQUAL(host_state.api->queue_signal(host_state.dev, first, &t), TERN_OK);
+  host_state.q = second;
+  CU_ASSERT_EQUAL(copy_on_device(by_second, m, 64), TERN_OK);
+  CU_ASSERT_EQUAL(get(by_second, 0, little, 64), TERN_OK);
+  CU_ASSERT_EQUAL(host_state.api->queue_wait(host_state.dev, second, first, t), TERN_OK);
+  for (int i = 0; i < LARGE; i++) v[i] = 2;
+  CU_ASSERT_EQUAL(put(m, 0, v, LARGE * 4ull), TERN_OK);
+  CU_ASSERT_EQUAL(finish(), TERN_OK);
+  CU_ASSERT_EQUAL(get(m, 0, v, LARGE * 4ull), TERN_OK);
+  CU_ASSERT_EQUAL(differ(v, LARGE, 2), 0);
+  CU_ASSERT_EQUAL(differ(little, 16, 1), 0);
+  host_state.q = first;
+  CU_ASSERT_EQUAL(get(by_first, 0, v, LARGE * 4ull), TERN_OK);
+  CU_ASSERT_EQUAL(differ(v, LARGE, 1), 0);
+  free(v);
+  host_state.api->mem_free(host_state.dev, m);
+  host_state.api->mem_free(host_state.dev, by_first);
+  host_state.api->mem_free(host_state.dev, by_second);
+  host_state.api->queue_close(host_state.dev, second);
+}
+
 static void test_memory(void) {
   CU_ASSERT_FATAL(open_first(false));
   const ocl_id *id = host_state.dev->id;
@@ -209,6 +241,7 @@ static void test_memory(void) {
   downloads();
   uploads();
   two_queues();
+  two_readers();
   host_close();
 }
 
@@ -220,6 +253,7 @@ static void test_own_memory(void) {
   uploads();
   CU_ASSERT_PTR_NOT_NULL(host_state.q->transfer);
   two_queues();
+  two_readers();
   host_close();
 }
 

@@ -283,7 +283,15 @@ static bool overlaps(const char *a, const char *b) {
 }
 
 static void test_overlap(void) {
-  for (int a = 0; a < devices.n; a++) CU_ASSERT_TRUE(overlaps(devices.name[a], devices.name[(a + 1) % devices.n]));
+  for (int a = 0; a < devices.n; a++) {
+    tern_device_desc d = {0};
+    for (int i = 0; !tern_device_at(i, &d) && strcmp(d.name, devices.name[a]);) i++;
+    if (d.alias && strstr(d.alias, "rusticl")) { /* its launches wait: see ocl_run */
+      printf("\n    %s is rusticl, where a launch waits for its end: not tried as the busy one", devices.name[a]);
+      continue;
+    }
+    CU_ASSERT_TRUE(overlaps(devices.name[a], devices.name[(a + 1) % devices.n]));
+  }
   if (tern_error_code()) printf(" (%s) ", tern_error());
   CU_ASSERT_EQUAL(tern_error_code(), TERN_OK);
 }
