@@ -54,7 +54,7 @@ static tern_rc open_bundle(tern_dev *dev, tern_dev **out) {
   if (!rc) rc = ocl_selftest(dev);
   if (!rc && ocl_is_cpu(dev->id) && !ocl_loops_long(dev->id))
     ocl_log(
-        dev->drv, 1,
+        dev->drv, 2,
         "opencl:%s: llvmpipe leaves a work-item's loops after 65,535 rounds: results that need more in one work-item "
         "(long products, SCATTER with many indices) are wrong on it",
         dev->id->alias);

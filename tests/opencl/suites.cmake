@@ -5,7 +5,7 @@ option(TERN_OPENCL_ALL "Run the OpenCL tests on Intel's CPU runtime whole" OFF)
 
 # Intel's CPU runtime: everything. It compiles a kernel in 50 to 100 ms, so the programs that make the most kernels (700
 # to 1,700) run a slice.
-set(intel_slices ops.primitives=5 ops.public=5 dispatch.view_operands=4)
+set(intel_slices ops.primitives=6 ops.public=6 dispatch.view_operands=5 backends.common.render=4)
 
 # What compiles on the FPGA emulator (embedded profile), small; the binary-only tests are fpga/tools.bundle and the like
 set(fpga_programs ops.conv graph.function graph.evicted dispatch.memory dispatch.threads dispatch.hooks

@@ -14,6 +14,7 @@
 #include "../../../backends/common/nest.h"
 #include "../../../backends/common/render.h"
 #include "regions.h"
+#include "support/test.h"
 
 enum { MOST_CASES = 64, FRONT = 64 /* bytes before each argument, to try offsets */ };
 
@@ -33,7 +34,7 @@ static cl_context context;
 static cl_device_id device;
 static cl_command_queue queue;
 static bool has_fp64, has_shuffles;
-static unsigned long n_kernels, n_regions, n_elements;
+static unsigned long n_kernels, n_regions, n_elements, n_left_out;
 
 static bool open_device(void) {
   cl_platform_id platforms[16];
@@ -243,9 +244,15 @@ static void run_batch(batch *t) {
   t->n = 0;
 }
 
-/* Takes b over */
+/* Takes b over; runs it unless a slice of the tests leaves it out */
 static void add(batch *t, region_builder *b, double ulps, double absolute) {
   char name[32], message[256];
+  if (!test_chosen()) {
+    n_left_out++;
+    rb_free(b);
+    free(b);
+    return;
+  }
   snprintf(name, sizeof name, "k%u", t->n);
   one_case *c = &t->cases[t->n];
   *c = (one_case){.b = b, .ulps = ulps, .absolute = absolute};
@@ -470,6 +477,7 @@ int main(void) {
   CU_basic_set_mode(CU_BRM_NORMAL);
   CU_basic_run_tests();
   printf("%lu regions, %lu kernel launches, %lu elements compared\n", n_regions, n_kernels, n_elements);
+  if (n_left_out) printf("A SLICE: TERN_TEST_SLICE leaves out %lu regions\n", n_left_out);
   const unsigned failed = CU_get_number_of_failures();
   CU_cleanup_registry();
   clReleaseCommandQueue(queue);
