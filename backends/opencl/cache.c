@@ -83,15 +83,12 @@ static void hex(const XXH128_hash_t h, char out[33]) {
 
 /* Everything that a compiled kernel depends on beside its text. */
 static void device_key(const tern_dev *dev, char out[33]) {
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
+  uint64_t key[2];
   const uint32_t numbers[] = {TERN_ABI, UNIT_VERSION, dev->lean, sizeof(void *)};
   const char *const parts[] = {dev->id->platform_name, dev->id->name, dev->id->versions, ocl_build_options(dev),
                                ocl_is_cpu(dev->id) ? dev->drv->cpu_features : ""};
-  XXH3_128bits_update(&state, numbers, sizeof numbers);
-  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-    XXH3_128bits_update(&state, parts[i], strlen(parts[i]) + 1);
-  hex(XXH3_128bits_digest(&state), out);
+  ocl_hash_texts(numbers, sizeof numbers, parts, sizeof parts / sizeof parts[0], key);
+  hex((XXH128_hash_t){.low64 = key[0], .high64 = key[1]}, out);
 }
 
 /* A unit's name says which sections it holds. */

@@ -321,9 +321,9 @@ static char *chosen(tern_dev *dev, const cJSON *m, const char *only, cJSON **key
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(m, "sections"), *i;
     uint32_t found = 0;
     cJSON_ArrayForEach(i, list) {
-      const char *key = manifest_string(i, "key"), *what = manifest_string(i, "what");
+      const char *key = manifest_string(i, "key");
       uint64_t words[2];
-      if (!n || !manifest_key_read(key, words) || (strncmp(key, s, n) && (strncmp(what, s, n) || what[n]))) continue;
+      if (!manifest_key_read(key, words) || !manifest_section_is(i, s, n)) continue;
       ocl_add(&t, " -DTERN_SECTION_%s", key + 16);
       cJSON_AddItemToArray(*keys, cJSON_CreateString(key));
       found++;

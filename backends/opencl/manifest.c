@@ -149,6 +149,11 @@ bool manifest_key_read(const char *text, uint64_t key[2]) {
   return !text[32];
 }
 
+bool manifest_section_is(const cJSON *section, const char *name, size_t n) {
+  const char *what = manifest_string(section, "what");
+  return n && (!strncmp(manifest_string(section, "key"), name, n) || (!strncmp(what, name, n) && !what[n]));
+}
+
 void manifest_hash(const void *data, size_t size, char out[33]) {
   const XXH128_hash_t h = XXH3_128bits(data, size);
   manifest_key_text((const uint64_t[2]){h.low64, h.high64}, out);

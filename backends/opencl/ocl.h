@@ -240,6 +240,8 @@ typedef struct ocl_text { /* after a failed allocation `failed` stays set and s 
 } ocl_text;
 void ocl_add(ocl_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ocl_add_bytes(ocl_text *t, const char *bytes, size_t n);
+/* XXH3-128 of some bytes and of texts, each with its final zero, low half first: what names files of the cache. */
+void ocl_hash_texts(const void *head, size_t size, const char *const *texts, size_t n, uint64_t key[2]);
 
 /* ---- section.c: what kernels are made from. A section is the text of one class of kernels, self-contained OpenCL C
    1.2 with plain names, known by the hash of its text alone; nothing is built when it is registered. Many sections are

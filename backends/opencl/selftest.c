@@ -4,14 +4,12 @@
    folder, under a key of its runtime's, driver's and own versions. */
 #include "ocl.h"
 
-#define XXH_INLINE_ALL
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum { ITEMS = 256, GROUP = 64, LEAD = 3 /* elements before those that a buffer's offset names */, PARTS = 5 };
 
@@ -189,13 +187,10 @@ static bool path_of(const tern_dev *dev, char out[4096]) {
   const char *const parts[] = {dev->id->platform_name, dev->id->name, dev->id->versions, text,
                                ocl_is_cpu(dev->id) ? dev->drv->cpu_features : ""};
   if (!dev->drv->cache_dir) return false;
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
-  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-    XXH3_128bits_update(&state, parts[i], strlen(parts[i]) + 1);
-  const XXH128_hash_t h = XXH3_128bits_digest(&state);
+  uint64_t key[2];
+  ocl_hash_texts(NULL, 0, parts, sizeof parts / sizeof parts[0], key);
   const int n = snprintf(out, 4096, "%s/opencl-tested-%016llx%016llx", dev->drv->cache_dir,
-                         (unsigned long long)h.high64, (unsigned long long)h.low64);
+                         (unsigned long long)key[1], (unsigned long long)key[0]);
   return n > 0 && n < 4096;
 }
 

@@ -1,9 +1,11 @@
-/* Text that grows. */
+/* Text that grows; the hash of texts. */
 #include "ocl.h"
 
+#define XXH_INLINE_ALL
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 /* Room for n more characters and the 0 after them. */
 static bool room_for(ocl_text *t, size_t n) {
@@ -41,4 +43,14 @@ void ocl_add_bytes(ocl_text *t, const char *bytes, size_t n) {
   memcpy(t->s + t->n, bytes, n);
   t->n += n;
   t->s[t->n] = 0;
+}
+
+void ocl_hash_texts(const void *head, size_t size, const char *const *texts, size_t n, uint64_t key[2]) {
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  XXH3_128bits_update(&state, head, size);
+  for (size_t i = 0; i < n; i++) XXH3_128bits_update(&state, texts[i], strlen(texts[i]) + 1);
+  const XXH128_hash_t h = XXH3_128bits_digest(&state);
+  key[0] = h.low64;
+  key[1] = h.high64;
 }

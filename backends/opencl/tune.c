@@ -74,15 +74,10 @@ uint64_t ocl_tune_class(uint32_t kind, const int64_t *sizes, uint32_t n) {
 
 static void device_key(const tern_dev *dev, uint64_t key[2]) {
   char numbers[64];
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
   snprintf(numbers, sizeof numbers, "%d %x %u", TUNE_VERSION, TERN_ABI, dev->id->units);
   const char *const parts[] = {numbers, dev->id->name, dev->id->versions,
                                ocl_is_cpu(dev->id) ? dev->drv->cpu_features : ""};
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) XXH3_128bits_update(&state, parts[i], strlen(parts[i]) + 1);
-  const XXH128_hash_t h = XXH3_128bits_digest(&state);
-  key[0] = h.low64;
-  key[1] = h.high64;
+  ocl_hash_texts(NULL, 0, parts, sizeof parts / sizeof *parts, key);
 }
 
 static bool path_of(const tern_dev *dev, const ocl_tune *t, const char *suffix, char *out, size_t cap) {

@@ -61,9 +61,8 @@ static cJSON *chosen(const cJSON *m, const char *only) {
     const cJSON *i;
     bool any = false;
     cJSON_ArrayForEach(i, cJSON_GetObjectItemCaseSensitive(m, "sections")) {
-      const char *key = manifest_string(i, "key"), *what = manifest_string(i, "what");
-      if (!n || (strncmp(key, s, n) && (strncmp(what, s, n) || what[n]))) continue;
-      any |= cJSON_AddItemToArray(keys, cJSON_CreateString(key)) != 0;
+      if (!manifest_section_is(i, s, n)) continue;
+      any |= cJSON_AddItemToArray(keys, cJSON_CreateString(manifest_string(i, "key"))) != 0;
     }
     if (!any) {
       cJSON_Delete(keys);
