@@ -6,7 +6,7 @@
 
 #if __has_include(<CL/cl.h>)
 #define CL_TARGET_OPENCL_VERSION 120
-#include <CL/cl.h>
+#include "opencl_find.h"
 #include <dlfcn.h>
 
 enum { SIZE = 1000, GROUP = 64, CHUNK = 1024, CHAIN = 100 };
@@ -55,25 +55,6 @@ static bool load(bare *s) {
   if (!s->name) return false;
   CL_FUNCTIONS(CL_LOAD)
   return true;
-}
-
-/* The device that tern's description names, so that both sides use the same one. */
-static bool find_device(bare *s, const char *description) {
-  cl_platform_id platforms[16];
-  cl_uint n_platforms = 0;
-  if (s->GetPlatformIDs(16, platforms, &n_platforms)) return false;
-  for (cl_uint p = 0; p < n_platforms && p < 16; p++) {
-    cl_device_id devices[16];
-    cl_uint n = 0;
-    if (s->GetDeviceIDs(platforms[p], CL_DEVICE_TYPE_ALL, 16, devices, &n)) continue;
-    for (cl_uint d = 0; d < n && d < 16; d++) {
-      char name[256] = "";
-      if (s->GetDeviceInfo(devices[d], CL_DEVICE_NAME, sizeof name - 1, name, NULL) || !*name) continue;
-      s->device = devices[d];
-      if (strstr(description, name)) return true;
-    }
-  }
-  return false;
 }
 
 static bool make(bare *s) {
@@ -228,7 +209,7 @@ static int measure(const char *name) {
   int rc = 1;
   if (!load(&s))
     bench_fail("%s: libOpenCL.so.1 cannot be loaded", name);
-  else if (!find_device(&s, d.desc ? d.desc : ""))
+  else if (!bench_find_device(s.GetPlatformIDs, s.GetDeviceIDs, s.GetDeviceInfo, d.desc ? d.desc : "", &s.device))
     bench_fail("%s: no OpenCL device has tern's description \"%s\"", name, d.desc);
   else if (!make(&s))
     bench_fail("%s: OpenCL error %d", name, s.error);

@@ -5,7 +5,7 @@
 
 #if __has_include(<CL/cl.h>) && __has_include(<clblast_c.h>)
 #define CL_TARGET_OPENCL_VERSION 120
-#include <CL/cl.h>
+#include "opencl_find.h"
 #include <clblast_c.h>
 #include <dlfcn.h>
 
@@ -79,25 +79,6 @@ static const char *device_alias(void) {
 
 /* ---- CLBlast's side ---- */
 
-/* The device that tern's description names. */
-static bool find_device(product *p, const char *description) {
-  cl_platform_id platforms[16];
-  cl_uint n_platforms = 0;
-  if (p->GetPlatformIDs(16, platforms, &n_platforms)) return false;
-  for (cl_uint i = 0; i < n_platforms && i < 16; i++) {
-    cl_device_id devices[16];
-    cl_uint n = 0;
-    if (p->GetDeviceIDs(platforms[i], CL_DEVICE_TYPE_ALL, 16, devices, &n)) continue;
-    for (cl_uint d = 0; d < n && d < 16; d++) {
-      char name[256] = "";
-      if (p->GetDeviceInfo(devices[d], CL_DEVICE_NAME, sizeof name - 1, name, NULL) || !*name) continue;
-      p->device = devices[d];
-      if (strstr(description, name)) return true;
-    }
-  }
-  return false;
-}
-
 /* Libraries stay open: their threads may be alive. */
 static const char *clblast_prepare(product *p) {
   void *cl = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL), *blast = dlopen("libclblast.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -108,7 +89,8 @@ static const char *clblast_prepare(product *p) {
   if (!p->name) return "libOpenCL.so.1 lacks a function";
   CL_FUNCTIONS(CL_LOAD)
   const tern_device_desc desc = default_device();
-  if (!desc.desc || !find_device(p, desc.desc)) return "no bare device has tern's description";
+  if (!desc.desc || !bench_find_device(p->GetPlatformIDs, p->GetDeviceIDs, p->GetDeviceInfo, desc.desc, &p->device))
+    return "no bare device has tern's description";
   const size_t bytes = (size_t)p->n * (size_t)p->n * sizeof(float);
   cl_int e = CL_SUCCESS;
   p->context = p->CreateContext(NULL, 1, &p->device, NULL, NULL, &e);
