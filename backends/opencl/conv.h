@@ -9,7 +9,7 @@ typedef struct conv_shape { /* what the text depends on; sizes and strides are a
   uint32_t dims;                   /* spatial */
   const render_epilogue *epilogue; /* NULL: results are stored */
   bool apart;                      /* the epilogue is applied by `finish` alone */
-  uint32_t rows, vecs, width; /* register block: rows x (vecs vectors of width) */
+  uint32_t rows, vecs, width;      /* register block: rows x (vecs vectors of width) */
 } conv_shape;
 
 enum { CONV_LOCAL = 64 }; /* work-group of the kernels that make one result each, and of all kernels off the CPU */
@@ -35,7 +35,7 @@ enum { CONV_LOCAL = 64 }; /* work-group of the kernels that make one result each
 void conv_text(ocl_text *t, const tern_dev *dev, const conv_shape *s);
 void conv_text_weights(ocl_text *t, const conv_shape *s);      /* the part of CONV_DW (conv_weights.c) */
 void conv_group(ocl_text *t, const conv_shape *s, bool plain); /* "__kernel" with its work-group size */
-bool conv_fused(const conv_shape *s); /* results go to the epilogue */
+bool conv_fused(const conv_shape *s);                          /* results go to the epilogue */
 /* epilogue(.., n, c, i0, i1, ; the indices as text */
 void conv_call(ocl_text *t, const conv_shape *s, bool vector, const char *n, const char *c, const char *i0,
                const char *i1);

@@ -174,18 +174,19 @@ static void depth_text(ocl_text *t, const conv_shape *s) {
 
 static void sum_text(ocl_text *t, const conv_shape *s) {
   conv_group(t, s, true);
-  ocl_add(t, "void dw_sum(__global const acc_t *S, long so, __global I_T *W, long wo, long G, long B, long R, long T0, "
-             "long T1, "
-             "long wide,\n  long chunks, long wg, long wb, long wr, long w0, long w1%s) {\n%s"
-             "  const long columns = T0 * T1 * R;\n"
-             "  long id = (long)get_global_id(0);\n"
-             "  if (id >= G * columns * B) return;\n"
-             "  const long b = id %% B; id /= B;\n"
-             "  const long column = id %% columns, g = id / columns;\n"
-             "  S += so + (g * columns + column) * wide + b;\n"
-             "  acc_t sum = S[0];\n"
-             "  for (long c = 1; c < chunks; c++) sum += S[c * G * columns * wide];\n"
-             "  const long tap = column / R;\n",
+  ocl_add(t,
+          "void dw_sum(__global const acc_t *S, long so, __global I_T *W, long wo, long G, long B, long R, long T0, "
+          "long T1, "
+          "long wide,\n  long chunks, long wg, long wb, long wr, long w0, long w1%s) {\n%s"
+          "  const long columns = T0 * T1 * R;\n"
+          "  long id = (long)get_global_id(0);\n"
+          "  if (id >= G * columns * B) return;\n"
+          "  const long b = id %% B; id /= B;\n"
+          "  const long column = id %% columns, g = id / columns;\n"
+          "  S += so + (g * columns + column) * wide + b;\n"
+          "  acc_t sum = S[0];\n"
+          "  for (long c = 1; c < chunks; c++) sum += S[c * G * columns * wide];\n"
+          "  const long tap = column / R;\n",
           conv_fused(s) ? s->epilogue->params : "", conv_fused(s) ? s->epilogue->setup : "");
   if (!conv_fused(s)) {
     ocl_add(t, "  I_ST(W + wo, g * wg + b * wb + column %% R * wr + tap / T1 * w0 + tap %% T1 * w1, (I_C)sum);\n}\n");

@@ -11,7 +11,7 @@ tern_rc ocl_epilogue_read(const tern_dev *dev, const tern_region *r, uint32_t lo
   *out = NULL;
   if (r->n_nodes == 1)
     return r->nodes[0].op >= low && r->nodes[0].op <= high && ocl_single(r, r->nodes[0].op, 2, v) ? TERN_OK
-                                                                                                 : TERN_E_UNSUPPORTED;
+                                                                                                  : TERN_E_UNSUPPORTED;
   const tern_node *n = NULL;
   for (uint32_t i = 0; i < r->n_nodes && !n; i++)
     if (r->nodes[i].op >= low && r->nodes[i].op <= high) n = &r->nodes[i];
@@ -47,20 +47,23 @@ void ocl_add_epilogue(ocl_text *t, const tern_dev *dev, const render_epilogue *e
   char *prelude = render_prelude(&device, sources, 2);
   if (!prelude || round.failed) t->failed = true;
   /* each node of the epilogue is rounded; a product's multiplications and additions may be one */
-  if (prelude && !round.failed)
-    ocl_add(t, "%s%s%s#pragma OPENCL FP_CONTRACT ON\n", prelude, round.s, e->source);
+  if (prelude && !round.failed) ocl_add(t, "%s%s%s#pragma OPENCL FP_CONTRACT ON\n", prelude, round.s, e->source);
   free(prelude);
   free(round.s);
 }
 
 void ocl_add_finish(ocl_text *t, const tern_dev *dev, const render_epilogue *e, uint32_t rank, bool vector,
                     const char *p) {
-  ocl_add(t, "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\nvoid finish(__global const %s_T *Q, long q0, long piece",
+  ocl_add(t,
+          "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\nvoid finish(__global const %s_T *Q, long q0, long "
+          "piece",
           ocl_is_cpu(dev->id) ? 1 : FINISH_LOCAL, p);
   for (uint32_t d = 0; d < rank; d++) ocl_add(t, ", long n%u", d);
-  ocl_add(t, "%s) {\n%s  const long last = n%u, pieces = (last + piece - 1) / piece;\n  long id = (long)get_global_id(0);\n"
-             "  if (id >= pieces",
-          e->params, e->setup, rank - 1);
+  ocl_add(
+      t,
+      "%s) {\n%s  const long last = n%u, pieces = (last + piece - 1) / piece;\n  long id = (long)get_global_id(0);\n"
+      "  if (id >= pieces",
+      e->params, e->setup, rank - 1);
   for (uint32_t d = 0; d + 1 < rank; d++) ocl_add(t, " * n%u", d);
   ocl_add(t, ") return;\n  const ix lo = (ix)(id %% pieces * piece), hi = min(lo + (ix)piece, (ix)last);\n"
              "  id /= pieces;\n  Q += q0 + id * last;\n");

@@ -21,7 +21,8 @@ tern_rc ocl_epilogue_read(const tern_dev *dev, const tern_region *r, uint32_t lo
                           const tern_value *v[3], render_epilogue **out);
 /* Functions, and E_X(acc): the product's element as the functions take it. p: prefix of its dtype's macros. */
 void ocl_add_epilogue(ocl_text *t, const tern_dev *dev, const render_epilogue *e, uint32_t dtype, const char *p);
-void ocl_add_finish(ocl_text *t, const tern_dev *dev, const render_epilogue *e, uint32_t rank, bool vector, const char *p);
+void ocl_add_finish(ocl_text *t, const tern_dev *dev, const render_epilogue *e, uint32_t rank, bool vector,
+                    const char *p);
 /* Takes `text` in any case. Where the section has `finish`, the kernel's ready step makes that. */
 tern_rc ocl_epilogue_init(tern_dev *dev, ocl_epilogue *e, render_epilogue *text);
 void ocl_epilogue_end(ocl_epilogue *e);

@@ -28,8 +28,8 @@ bool manifest_set_trait(manifest_traits *t, const char *text);
 bool manifest_read_target(const char *text, char name[32], manifest_traits *t);
 bool manifest_same_traits(const manifest_traits *a, const manifest_traits *b);
 
-void manifest_key_text(const uint64_t key[2], char out[33]);     /* high half first */
-bool manifest_key_read(const char *text, uint64_t key[2]);       /* the whole text */
+void manifest_key_text(const uint64_t key[2], char out[33]); /* high half first */
+bool manifest_key_read(const char *text, uint64_t key[2]);   /* the whole text */
 /* Whether a section of the manifest goes by these n characters: the beginning of its key, or what it is */
 bool manifest_section_is(const cJSON *section, const char *name, size_t n);
 void manifest_hash(const void *data, size_t size, char out[33]); /* XXH3-128 */

@@ -189,8 +189,8 @@ static bool path_of(const tern_dev *dev, char out[4096]) {
   if (!dev->drv->cache_dir) return false;
   uint64_t key[2];
   ocl_hash_texts(NULL, 0, parts, sizeof parts / sizeof parts[0], key);
-  const int n = snprintf(out, 4096, "%s/opencl-tested-%016llx%016llx", dev->drv->cache_dir,
-                         (unsigned long long)key[1], (unsigned long long)key[0]);
+  const int n = snprintf(out, 4096, "%s/opencl-tested-%016llx%016llx", dev->drv->cache_dir, (unsigned long long)key[1],
+                         (unsigned long long)key[0]);
   return n > 0 && n < 4096;
 }
 
