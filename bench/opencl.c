@@ -24,7 +24,7 @@ static const char *const SOURCE =
 
 // clang-format off
 #define CL_FUNCTIONS(F)                                                                                              \
-  F(GetPlatformIDs)                                                                                                  \
+  F(GetPlatformIDs) F(GetPlatformInfo)                                                                               \
   F(GetDeviceIDs) F(GetDeviceInfo) F(CreateContext) F(CreateCommandQueue) F(CreateProgramWithSource) F(BuildProgram) \
       F(CreateKernel) F(CreateBuffer) F(EnqueueWriteBuffer) F(EnqueueReadBuffer) F(SetKernelArg)                     \
           F(EnqueueNDRangeKernel) F(Finish) F(ReleaseKernel) F(ReleaseProgram) F(ReleaseMemObject)                   \
@@ -209,7 +209,8 @@ static int measure(const char *name) {
   int rc = 1;
   if (!load(&s))
     bench_fail("%s: libOpenCL.so.1 cannot be loaded", name);
-  else if (!bench_find_device(s.GetPlatformIDs, s.GetDeviceIDs, s.GetDeviceInfo, d.desc ? d.desc : "", &s.device))
+  else if (!bench_find_device(s.GetPlatformIDs, s.GetPlatformInfo, s.GetDeviceIDs, s.GetDeviceInfo,
+                              d.desc ? d.desc : "", &s.device))
     bench_fail("%s: no OpenCL device has tern's description \"%s\"", name, d.desc);
   else if (!make(&s))
     bench_fail("%s: OpenCL error %d", name, s.error);

@@ -16,8 +16,8 @@ typedef void (*cblas_sgemm_fn)(int, int, int, int, int, int, float, const float 
 
 // clang-format off
 #define CL_FUNCTIONS(F)                                                                                              \
-  F(GetPlatformIDs) F(GetDeviceIDs) F(GetDeviceInfo) F(CreateContext) F(CreateCommandQueue) F(CreateBuffer)            \
-      F(EnqueueReadBuffer) F(Finish) F(ReleaseMemObject) F(ReleaseCommandQueue) F(ReleaseContext)
+  F(GetPlatformIDs) F(GetPlatformInfo) F(GetDeviceIDs) F(GetDeviceInfo) F(CreateContext) F(CreateCommandQueue)       \
+      F(CreateBuffer) F(EnqueueReadBuffer) F(Finish) F(ReleaseMemObject) F(ReleaseCommandQueue) F(ReleaseContext)
 // clang-format on
 #define CL_MEMBER(name) __typeof__(&cl##name) name;
 
@@ -89,7 +89,8 @@ static const char *clblast_prepare(product *p) {
   if (!p->name) return "libOpenCL.so.1 lacks a function";
   CL_FUNCTIONS(CL_LOAD)
   const tern_device_desc desc = default_device();
-  if (!desc.desc || !bench_find_device(p->GetPlatformIDs, p->GetDeviceIDs, p->GetDeviceInfo, desc.desc, &p->device))
+  if (!desc.desc || !bench_find_device(p->GetPlatformIDs, p->GetPlatformInfo, p->GetDeviceIDs, p->GetDeviceInfo,
+                                       desc.desc, &p->device))
     return "no bare device has tern's description";
   const size_t bytes = (size_t)p->n * (size_t)p->n * sizeof(float);
   cl_int e = CL_SUCCESS;
