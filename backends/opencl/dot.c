@@ -5,11 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An epilogue of more arrays than this (an optimiser's step: 6) runs along rows, behind the product: the short rows of a
-   register block would be too many streams of memory at once */
-enum { MANY_ARRAYS = 4 };
 enum { DOT_LONG = 1024, DOT_PIECE = 512 }; /* a K longer than this is done in pieces of about that */
-enum { FEW = DOT_VARIANTS - 1 };          /* the variant for one or two rows */
+enum { FEW = DOT_VARIANTS - 1 };           /* the variant for one or two rows */
 enum { SHORT = 256 }; /* the lines that a block of a transposed A of this K touches stay in the first cache */
 
 static tern_rc dot_values(const tern_dev *dev, const tern_region *r, const tern_value *v[3], render_epilogue **e) {
@@ -153,9 +150,15 @@ static dot_plan plan_of(tern_dev *dev, const dot_kernel *k, const dot_sizes *s) 
 }
 
 static tern_rc dot_workspace(tern_dev *dev, const tern_kernel *head, const tern_word *words, uint64_t *bytes) {
-  const dot_kernel *k = (const dot_kernel *)head;
+  dot_kernel *k = (dot_kernel *)(uintptr_t)head;
   const dot_sizes s = sizes_of(k, words);
-  *bytes = plan_of(dev, k, &s).bytes;
+  const dot_plan p = plan_of(dev, k, &s);
+  *bytes = p.bytes;
+  if (!k->lazy || dev->collect) return TERN_OK;
+  pthread_mutex_lock(
+      &k->head.lock); /* sizes that are new may want another part: it is built before the queue is held */
+  dot_plan_ready(dev, k, &p);
+  pthread_mutex_unlock(&k->head.lock);
   return TERN_OK;
 }
 
@@ -222,7 +225,7 @@ static tern_rc dot_alloc(tern_dev *dev, const dot_shape *shape, bool lazy, tern_
     dot_kernel *k = calloc(1, sizeof *k);
     if (!k) return ocl_error(dev->drv, dev->id, TERN_E_OOM, "no memory for a kernel");
     pthread_mutex_init(&k->head.lock, NULL);
-    k->head.is_ready = true;
+    k->head.ready = dot_registered_ready;
     *out = &k->head;
     return TERN_OK;
   }
@@ -257,7 +260,7 @@ tern_rc ocl_dot_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, 
   const bool lazy = cpu && dev->id->compiler && !dev->id->bundled;
   dot_shape shape = shape_for(dev, r, v);
   shape.epilogue = e;
-  shape.apart = e && (e->in_place || e->n_full > MANY_ARRAYS);
+  shape.apart = e && (e->in_place || e->n_full > OCL_EPILOGUE_ARRAYS);
   shape.finish = e && (shape.apart || shape.in == TERN_F32 || shape.in == TERN_F64);
   tern_kernel *head = NULL;
   rc = dot_alloc(dev, &shape, lazy, &head);

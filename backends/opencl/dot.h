@@ -112,6 +112,9 @@ tern_rc dot_run(tern_dev *dev, tern_queue *q, dot_kernel *k, const tern_launch *
                 const dot_plan *p);
 /* Registers the sections that a plan needs. */
 tern_rc dot_register(tern_dev *dev, dot_kernel *k, const dot_plan *p);
+/* Makes those of a plan, or all that are registered, ready to launch; under the kernel's lock. */
+void dot_plan_ready(tern_dev *dev, dot_kernel *k, const dot_plan *p);
+tern_rc dot_registered_ready(tern_dev *dev, tern_kernel *head);
 void dot_end(tern_dev *dev, dot_kernel *k);
 
 /* dot_tune.c: the form for these sizes as it was measured, now or earlier (tune.h), or GUESS. The answer for a class of

@@ -55,6 +55,28 @@ tern_rc dot_register(tern_dev *dev, dot_kernel *k, const dot_plan *p) {
   return rc;
 }
 
+/* What fails is for the launch to say. */
+void dot_plan_ready(tern_dev *dev, dot_kernel *k, const dot_plan *p) {
+  cl_kernel ignored;
+  tern_rc rc = TERN_OK;
+  if (p->form < DOT_CLBLAST) rc = kernel_of(dev, k, one_part(p->form), &ignored);
+  if (p->form == DOT_BLOCKS) rc = kernel_of(dev, k, block_part(p), &ignored);
+  if (!rc && p->form == DOT_BLOCKS && (p->a == DOT_PACKED || p->pack_b))
+    rc = kernel_of(dev, k, DOT_PART_PACK, &ignored);
+  if (!rc && k->shape.epilogue && (k->shape.apart || p->form == DOT_CLBLAST))
+    kernel_of(dev, k, DOT_PART_FINISH, &k->epilogue.finish);
+}
+
+tern_rc dot_registered_ready(tern_dev *dev, tern_kernel *head) {
+  dot_kernel *k = (dot_kernel *)head;
+  tern_rc rc = TERN_OK;
+  for (int i = 0; i < DOT_PARTS && !rc; i++) {
+    cl_kernel *to = i == DOT_PART_FINISH ? &k->epilogue.finish : NULL, ignored;
+    if (k->section[i]) rc = kernel_of(dev, k, (dot_part)i, to ? to : &ignored);
+  }
+  return rc;
+}
+
 void dot_end(tern_dev *dev, dot_kernel *k) {
   for (int i = 0; i < DOT_PARTS; i++) {
     if (k->part[i] && i != DOT_PART_FINISH) clReleaseKernel(k->part[i]); /* that is the epilogue's */

@@ -66,6 +66,17 @@ tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *word
   return TERN_OK;
 }
 
+/* A bundle's images are changed by launches alone, and where kernels are collected nothing is built. */
+tern_rc ocl_ready(tern_dev *dev, const tern_kernel *k) {
+  if (!ocl_alive()) return ocl_forked(dev->drv);
+  if (dev->images || dev->collect) return TERN_OK;
+  tern_kernel *mine = (tern_kernel *)(uintptr_t)k;
+  pthread_mutex_lock(&mine->lock);
+  const tern_rc rc = ocl_kernel_ready(dev, mine);
+  pthread_mutex_unlock(&mine->lock);
+  return rc;
+}
+
 tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l) {
   if (!ocl_alive()) return ocl_forked(dev->drv);
   tern_kernel *mine = (tern_kernel *)(uintptr_t)k; /* its cl_kernels hold arguments: changed under the lock only */
@@ -87,7 +98,7 @@ tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const ter
 }
 
 tern_rc ocl_kernel_get_ready(tern_dev *dev, tern_kernel *k) {
-  tern_rc rc = ocl_section_ready(dev, k->section);
+  tern_rc rc = k->section ? ocl_section_ready(dev, k->section) : TERN_OK;
   if (!rc) rc = k->ready(dev, k);
   k->is_ready = !rc;
   return rc;

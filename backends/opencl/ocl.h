@@ -324,6 +324,7 @@ static inline tern_rc ocl_kernel_ready(tern_dev *dev, tern_kernel *k) {
 tern_rc ocl_supports(tern_dev *dev, const tern_region *r, uint32_t *want_static);
 tern_rc ocl_compile(tern_dev *dev, const tern_region *r, tern_kernel **out, tern_kernel_info *info);
 tern_rc ocl_workspace(tern_dev *dev, const tern_kernel *k, const tern_word *words, uint64_t *bytes);
+tern_rc ocl_ready(tern_dev *dev, const tern_kernel *k);
 tern_rc ocl_launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const tern_launch *l);
 void ocl_kernel_free(tern_dev *dev, tern_kernel *k);
 
@@ -422,6 +423,10 @@ const char *ocl_compute(uint32_t dtype);    /* type that arithmetic is done in *
    P_ST(pointer, index, value) of a dtype, with types P_T (buffer) and P_C (compute). */
 void ocl_add_prelude(ocl_text *t, const tern_dev *dev, bool idx32);
 void ocl_add_dtype(ocl_text *t, const char *prefix, uint32_t dtype);
+
+/* More arrays than this behind a product (an optimiser's step: 6) are done along rows, by a launch of their own: the short
+   rows of a register block would be too many streams of memory at once. */
+enum { OCL_EPILOGUE_ARRAYS = 4 };
 
 /* ---- the kinds of kernels: supports is pure, UNSUPPORTED for a region that is not its own ---- */
 

@@ -269,6 +269,7 @@ tern_rc ocl_device_info(tern_drv *drv, uint32_t i, tern_device_info *info) {
   const size_t nest = id->param_size > 64 + 8 * 24 ? (id->param_size - 64) / 24 : 8;
   info->max_args = nest >= 40 ? 512 : (uint32_t)nest;
   info->max_nodes = 2048; /* of text that a compiler takes in a few seconds */
+  info->max_epilogue = OCL_EPILOGUE_ARRAYS;
   info->dtypes = 0;
   for (uint32_t t = TERN_BOOL; t < TERN_DTYPE_END; t++)
     if (ocl_has_dtype(id, t)) info->dtypes |= 1u << t;

@@ -260,6 +260,7 @@ static const tern_backend backend = {.struct_size = sizeof backend,
                                      .program_end = ocl_program_end,
                                      .program_update = ocl_program_update,
                                      .program_run = ocl_program_run,
-                                     .program_free = ocl_program_free};
+                                     .program_free = ocl_program_free,
+                                     .ready = ocl_ready};
 
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

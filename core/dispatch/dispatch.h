@@ -37,11 +37,20 @@ typedef struct tern__kernel_class {
   tern__class_key key;
   uint8_t state;       /* NATIVE, SPLIT into primitives, ON_HOST */
   uint8_t out_dtype;   /* of output 0 */
+  _Atomic bool ready;  /* the plugin was asked to make it ready, or has nothing to do for that */
   tern_kernel *kernel; /* NATIVE */
   uint64_t workspace;  /* bytes; UINT64_MAX: ask */
   tern__region *region;
   const char *op;
 } tern__kernel_class;
+
+void tern__kernel_make_ready(const struct tern__device *d, tern__kernel_class *k);
+/* Before a launch, and before its queue is taken: builds what compile put off, so that other threads' launches do not
+   wait for that. */
+static inline void tern__kernel_ready(const struct tern__device *d, const tern__kernel_class *k) {
+  if (TERN__UNLIKELY(!atomic_load_explicit(&k->ready, memory_order_relaxed)))
+    tern__kernel_make_ready(d, (tern__kernel_class *)(uintptr_t)k);
+}
 
 /* The class of a canonical request on its device, compiled if new. NULL with the error set. */
 tern__kernel_class *tern__kernel_of(const tern__request *q);

@@ -48,6 +48,7 @@ static inline tern_tensor *finish(tern__thread *t, tern_tensor *out, const tern_
   const tern_launch l = {.args = args, .words = words, .n_args = n_args, .n_words = n_words};
   tern_rc rc;
   if (TERN__UNLIKELY(d->queue != NULL)) {
+    tern__kernel_ready(d, k);
     pthread_mutex_lock(&d->lock);
     rc = d->launch(d->dev, d->queue, k->kernel, &l);
     pthread_mutex_unlock(&d->lock);

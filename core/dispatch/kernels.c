@@ -92,6 +92,7 @@ static tern_rc compile(tern__device *d, tern__kernel_class *k, uint64_t *wishes)
     return tern__device_failed(d, rc, what);
   }
   k->workspace = b.info.workspace;
+  atomic_store_explicit(&k->ready, d->api->ready == NULL, memory_order_relaxed);
   atomic_fetch_add_explicit(&d->stats.compiles, 1, memory_order_relaxed);
   if (tern__log_on(TERN__LOG_DEBUG, "dispatch"))
     tern__log(TERN__LOG_DEBUG, "dispatch", "%s: compiled %s (%u nodes) in %.3f ms", d->name, k->op,
@@ -275,6 +276,11 @@ void tern__fixed_kernel_release(tern__fixed_kernel *k) {
   pthread_mutex_unlock(&compile_lock[index]);
 }
 
+void tern__kernel_make_ready(const tern__device *d, tern__kernel_class *k) {
+  if (k->state == TERN__NATIVE && d->api->ready && d->api->ready(d->dev, k->kernel)) tern__plugin_error_clear();
+  atomic_store_explicit(&k->ready, true, memory_order_relaxed);
+}
+
 static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k) {
   tern__device *d = q->device;
   tern_word words[TERN__MAX_WORDS];
@@ -296,6 +302,7 @@ static tern_rc launch_native(const tern__request *q, const tern__kernel_class *k
     }
   }
   if (!rc) {
+    tern__kernel_ready(d, k);
     const bool traced = tern__tracing();
     const uint64_t began = traced ? tern__now_ns() : 0;
     tern__queue_lock(d);

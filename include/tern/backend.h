@@ -14,7 +14,7 @@ extern "C" {
 #define TERN_SA _Static_assert
 #endif
 #define TERN_ABI_MAJOR 0u
-#define TERN_ABI_MINOR 3u
+#define TERN_ABI_MINOR 4u
 #define TERN_ABI ((TERN_ABI_MAJOR << 16) | TERN_ABI_MINOR)
 #define TERN_MAX_RANK 8
 
@@ -283,6 +283,8 @@ typedef struct tern_device_info {
   uint64_t bandwidth;      /* bytes a second to and from the device's own memory */
   uint64_t launch_ns;      /* of an empty kernel */
   uint64_t link_bandwidth, link_ns; /* to and from host memory: bytes a second, and the latency of one transfer */
+  uint32_t max_epilogue, reserved;  /* maps behind a DOT or CONV in one launch: arrays of the result's size that they may
+                                       read and write beside it; those with more are launched by themselves. 0 = no limit */
 } tern_device_info;
 typedef struct tern_mem_desc { /* host_ptr / handle: import instead of allocate; flags name the kind */
   uint32_t struct_size, flags;
@@ -347,6 +349,9 @@ typedef struct tern_backend {
   tern_rc (*program_update)(tern_dev *, tern_program *, uint32_t nth_launch, const tern_launch *); /* new args/words; UNSUPPORTED: re-record */
   tern_rc (*program_run)(tern_dev *, tern_queue *, const tern_program *);
   void (*program_free)(tern_dev *, tern_program *);
+  tern_rc (*ready)(tern_dev *, const tern_kernel *);                  /* [opt] does what compile left for the first launch (a build), which
+                                                                          may take long; called before that by whoever wants it, with no
+                                                                          queue held, in any threads. A failure is launch's to report */
 } tern_backend;
 
 #define TERN_EXPORT __attribute__((visibility("default")))

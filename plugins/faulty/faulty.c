@@ -2,10 +2,11 @@
    asynchronous device: plain host memory behind queues (queue.c), every region computed by the kit's reference
    evaluator, slowly. Settings (TERN_FAULTY_FAIL and so on):
      fail    the entry point that fails: init device_info device_open mem_alloc mem_map queue_open queue_signal
-             queue_sync queue_wait copy fill supports compile workspace launch; or async (a launch fails when it runs,
+             queue_sync queue_wait copy fill supports compile workspace ready launch; or async (a launch fails when it runs,
              so the next sync says so), lost (a launch loses the device), oom_after:N (block N + 1 is refused), wrong
              (one element of each output is wrong), overrun (a byte behind each output is written), slow (20 ms a
-             launch), mute (launch fails without a message)
+             launch), mute (launch fails without a message), hold (a kernel that multiplies is ready only after some
+             other launch, and can never be launched when none came for ten seconds)
      single  1: refuses regions of several nodes, so that composites are split
      refuse  1: refuses every region, so that everything runs on the host */
 #ifndef _GNU_SOURCE
@@ -27,11 +28,12 @@ struct tern_drv {
 };
 struct tern_dev {
   tern_drv *drv;
-  atomic_long blocks; /* allocated ever */
+  atomic_long blocks, launches; /* ever */
   atomic_bool lost;
 };
 struct tern_kernel {
   tern_dev *dev;
+  atomic_int readied; /* how often; less than 0: held in vain */
   tern_region region; /* its arrays are behind it */
 };
 
@@ -280,6 +282,24 @@ static tern_rc workspace(tern_dev *dev, const tern_kernel *k, const tern_word *w
   return asked(dev->drv, "workspace") ? error(dev->drv, TERN_E_INTERNAL, "workspace fails") : TERN_OK;
 }
 
+static bool multiplies(const tern_kernel *k) {
+  bool found = false;
+  for (uint32_t i = 0; i < k->region.n_nodes; i++) found |= k->region.nodes[i].op == TERN_OP_MUL;
+  return found;
+}
+
+static tern_rc ready(tern_dev *dev, const tern_kernel *const_kernel) {
+  tern_kernel *k = (tern_kernel *)(uintptr_t)const_kernel;
+  const tern_drv *d = dev->drv;
+  if (asked(d, "ready")) return error(d, TERN_E_INTERNAL, "ready fails");
+  if (!asked(d, "hold") || !multiplies(k)) return TERN_OK;
+  const long before = atomic_load(&dev->launches);
+  for (int i = 0; i < 10000 && atomic_load(&dev->launches) == before; i++)
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+  atomic_store(&k->readied, atomic_load(&dev->launches) == before ? -1 : 1);
+  return TERN_OK;
+}
+
 static void kernel_free(tern_dev *dev, tern_kernel *k) {
   (void)dev;
   free(k);
@@ -313,6 +333,11 @@ static tern_rc launch(tern_dev *dev, tern_queue *q, const tern_kernel *k, const 
   const tern_drv *d = dev->drv;
   if (asked(d, "mute")) return TERN_E_INTERNAL;
   if (asked(d, "launch")) return error(d, TERN_E_INTERNAL, "launch fails");
+  if (asked(d, "hold") && multiplies(k) && atomic_load(&k->readied) <= 0)
+    return error(d, TERN_E_INTERNAL,
+                 atomic_load(&k->readied) ? "nothing was launched while a kernel was made ready"
+                                          : "a kernel was launched that nobody made ready");
+  atomic_fetch_add(&dev->launches, 1);
   if (asked(d, "lost") || atomic_load(&dev->lost)) {
     atomic_store(&dev->lost, true);
     return error(d, TERN_E_LOST, "the device fell off the bus");
@@ -360,6 +385,7 @@ static const tern_backend backend = {.struct_size = sizeof backend,
                                      .compile = compile,
                                      .workspace = workspace,
                                      .launch = launch,
-                                     .kernel_free = kernel_free};
+                                     .kernel_free = kernel_free,
+                                     .ready = ready};
 
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

@@ -195,5 +195,45 @@ static void updates(void) {
   for (int i = 0; i < PARAMETERS; i++) tern_release(m.parameter[i]);
 }
 
-static const test_case cases[] = {{"launches", counts}, {"updates", updates}};
+/* w = adam(w, x^T y): behind the product in one launch, or, where the device takes few arrays there, one launch for all
+   weights. */
+enum { WEIGHTS = 3 };
+
+BODY(product_step) {
+  model *m = self;
+  (void)n_in, (void)n_out;
+  tern_tensor *g[WEIGHTS];
+  for (int i = 0; i < WEIGHTS; i++) g[i] = tern_matmul(tern_transpose(m->gradient[i]), in[0]);
+  const tern_rc rc = tern_optimizer_apply(m->optimizer, g, m->parameter, WEIGHTS);
+  return rc ? rc : one(in[0], out);
+}
+
+static void updates_of_products(void) {
+  TERN_SCOPE;
+  model m = {.optimizer = tern_adam(NULL)};
+  for (int i = 0; i < WEIGHTS; i++) {
+    m.parameter[i] = tern_variable(tern_full(TERN_SHAPE(30 + i, 64), TERN_F32, 1), NULL);
+    m.gradient[i] = tern_full(TERN_SHAPE(16, 30 + i), TERN_F32, 0.1 * (i + 1));
+  }
+  tern_function *f = tern_function_new(product_step, &m, 1, 1, NULL);
+  for (int k = 0; k < 3; k++)
+    CHECK(tern_call(f, tern_full(TERN_SHAPE(16, 64), TERN_F32, 1)) != NULL, "%s", tern_error());
+  tern_function_info info;
+  tern_function_get_info(f, &info);
+  char *text = tern_explain(f);
+  const uint32_t expected = !strncmp(tern_device_get(m.parameter[0]), "opencl", 6) ? WEIGHTS + 1 : WEIGHTS;
+  CHECK(info.launches == expected, "%u launches, %u expected:\n%s", info.launches, expected, text);
+  free(text);
+  for (int i = 0; i < WEIGHTS; i++) {
+    double *x = test_values(m.parameter[i]);
+    CHECK(x && fabs(x[0] - 0.997) < 1e-5, "weights %d are %g after three steps of 0.001", i, x ? x[0] : 0);
+    free(x);
+  }
+  tern_function_release(f);
+  tern_optimizer_release(m.optimizer);
+  for (int i = 0; i < WEIGHTS; i++) tern_release(m.parameter[i]);
+}
+
+static const test_case cases[] = {
+    {"launches", counts}, {"updates", updates}, {"updates of products", updates_of_products}};
 TEST_MAIN("fusion", cases)

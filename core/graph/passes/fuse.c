@@ -241,6 +241,31 @@ static bool room(const tern__unit *u, const tern__lgroup *g, const tern__lop *x)
   return g->n_ops < MAX_OPS && g->prims + x->prims <= prims && arguments(u, g, x) <= args;
 }
 
+/* Arrays of `numel` elements that an op of group reads from outside of it, and those that it is known to write: they are
+   results, or share memory with something else. */
+static uint32_t large_arrays(const tern__unit *u, uint32_t group, const tern__lop *op, int64_t numel) {
+  uint32_t n = 0;
+  for (uint32_t k = 0; k < op->n_in; k++) {
+    const tern__lbuffer *b = op->in[k] == TERN__NO ? NULL : &u->buffer[op->in[k]];
+    n += b && b->numel == numel && (b->maker == TERN__NO || u->op[b->maker].group != group);
+  }
+  for (uint32_t k = 0; k < op->n_out; k++) {
+    const tern__lbuffer *b = &u->buffer[op->out[k]];
+    n += b->numel == numel && (b->wanted || b->same != TERN__NO);
+  }
+  return n;
+}
+
+/* Whether the maps behind an anchor, with x, touch no more than the device likes in one launch. */
+static bool light(const tern__unit *u, uint32_t group, const tern__lop *x) {
+  const tern__lgroup *g = &u->group[group];
+  if (!g->device->info.max_epilogue) return true;
+  const int64_t numel = u->buffer[u->op[g->op[0]].out[0]].numel;
+  uint32_t n = large_arrays(u, group, x, numel);
+  for (uint32_t i = 1; i < g->n_ops; i++) n += large_arrays(u, group, &u->op[g->op[i]], numel);
+  return n <= g->device->info.max_epilogue;
+}
+
 static bool writes_part(const tern__unit *u, const tern__lop *op) {
   for (uint32_t o = 0; o < op->n_out; o++)
     if (u->buffer[op->out[o]].written_part) return true;
@@ -396,7 +421,8 @@ static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
   uint8_t position[TERN__MAX_SIZES];
   if (c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin || c->kind != TERN__L_MAP ||
       c->fixed || writes_part(u, c) || c->q->n_sizes != c->q->n_space || c->q->n_space != g->rank || !room(u, g, c) ||
-      (c->again && !u->op[g->op[0]].again) || !anchor_positions(u, group, c, position) || between_forward(f, group, x))
+      (c->again && !u->op[g->op[0]].again) || !light(u, group, c) || !anchor_positions(u, group, c, position) ||
+      between_forward(f, group, x))
     return false;
   memcpy(c->position, position, sizeof position);
   return append_op(u, group, x);

@@ -132,6 +132,7 @@ static tern_rc launch_copy(tern__thread *t, tern__device *d, const tern__fixed_k
     l.workspace = (tern_arg){workspace->mem, workspace->mem_offset};
   }
   if (!rc) {
+    tern__kernel_ready(d, &k->c);
     tern__queue_lock(d);
     rc = d->launch(d->dev, d->queue, k->c.kernel, &l);
     tern__queue_unlock(d);

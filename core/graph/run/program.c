@@ -433,6 +433,7 @@ static inline tern_rc run_direct(const tern__program *p, tern__thread *t, tern_t
     }
   }
   const tern_launch l = {.args = arg, .words = p->words, .n_args = p->n_direct, .n_words = s->n_words};
+  tern__kernel_ready(d, s->kernel);
   tern__queue_lock(d);
   const tern_rc rc = s->launch(d->dev, d->queue, s->code, &l);
   tern__queue_unlock(d);

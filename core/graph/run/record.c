@@ -346,6 +346,7 @@ static tern__frame *frame_new(tern__program *p, tern__thread *t) {
     const tern__pstep *s = &p->step[i];
     f->launch[i] = (tern_launch){
         .args = f->arg + s->first_arg, .words = f->word + s->first_word, .n_args = s->n_args, .n_words = s->n_words};
+    if (s->kernel && !s->slow) tern__kernel_ready(s->device, s->kernel);
     if (s->workspace)
       f->launch[i].workspace =
           (tern_arg){f->arena[s->arena]->mem, f->arena[s->arena]->mem_offset + s->workspace_offset};
