@@ -73,6 +73,25 @@ static tern_rc make_value(split_state *s, uint32_t id) {
   return TERN_E_OOM;
 }
 
+/* Numbers that earlier nodes made have rank 0, but all operands of one node have the same rank: that of the others, or
+   of the space where all are numbers, in which none then has a size. */
+static void give_rank(tern__request *q, int n) {
+  uint8_t rank = 0;
+  for (int i = 0; i < n; i++)
+    if (q->arg[i].kind != TERN_V_PARAM && q->arg[i].rank > rank) rank = q->arg[i].rank;
+  if (!rank) rank = q->n_sizes = q->n_space;
+  for (int i = 0; i < n; i++) {
+    tern__operand *o = &q->arg[i];
+    if (o->kind == TERN_V_PARAM || o->rank) continue;
+    o->rank = rank;
+    memset(o->dim, TERN__ONE, rank);
+    memset(o->stride, 0, rank * sizeof *o->stride);
+  }
+}
+
+static tern_rc on_host(const tern__request *q, const tern__op *whole);
+
+/* One primitive: on the device, or if that refuses it too, on the host. */
 static tern_rc run_node(split_state *s, const tern_node *node) {
   tern__request q;
   memset(&q, 0, sizeof q);
@@ -92,16 +111,7 @@ static tern_rc run_node(split_state *s, const tern_node *node) {
     q.arg[i] = s->value[id];
     if (q.arg[i].kind != TERN_V_PARAM) q.arg[i].kind = i < node->n_in ? TERN_V_IN : TERN_V_OUT;
   }
-  uint8_t rank = 0; /* a number that an earlier node made meets a tensor: all operands of a MAP have its rank */
-  for (uint32_t i = 0; i < node->n_in + 1 && kind == TERN_K_MAP; i++)
-    if (q.arg[i].kind != TERN_V_PARAM && q.arg[i].rank > rank) rank = q.arg[i].rank;
-  for (uint32_t i = 0; i < node->n_in + 1 && rank; i++) {
-    tern__operand *o = &q.arg[i];
-    if (o->kind == TERN_V_PARAM || o->rank) continue;
-    o->rank = rank;
-    memset(o->dim, TERN__ONE, rank);
-    memset(o->stride, 0, rank * sizeof *o->stride);
-  }
+  if (kind == TERN_K_MAP || kind == TERN_K_REDUCE) give_rank(&q, (int)node->n_in + 1);
   q.dtype = q.arg[0].dtype;
   for (int d = 0; d < q.n_sizes; d++)
     q.role[d] = d >= q.n_space || kind != TERN_K_MAP ? TERN__ROLE_FIXED : TERN__ROLE_MAP;
@@ -125,9 +135,7 @@ static tern_rc run_node(split_state *s, const tern_node *node) {
       if (q.role[d] == TERN__ROLE_FIXED) q.attr[0].i = d;
   tern__kernel_class *k = tern__kernel_of(&q);
   if (!k) return tern__tls->error_code;
-  if (k->state == TERN__SPLIT)
-    return tern__fail(TERN_E_INTERNAL, "%s: its part %s cannot be split further", s->q->op->name, q.op->name);
-  return tern__launch_class(&q, k);
+  return k->state == TERN__NATIVE ? tern__launch_class(&q, k) : on_host(&q, s->q->op);
 }
 
 tern_rc tern__launch_split(const tern__request *q, const tern__kernel_class *k) {
@@ -149,19 +157,36 @@ tern_rc tern__launch_split(const tern__request *q, const tern__kernel_class *k) 
 
 /* ---- the host ---- */
 
-static tern_rc report(const tern__request *q) {
+/* The dtype to name in a message: the first that the device lacks, else that of the first operand. */
+static const char *dtype_of(const tern__request *q) {
+  const uint32_t has = q->device->info.dtypes;
+  uint8_t dtype = q->arg[0].dtype;
+  for (int i = q->n_in + q->n_out; i-- > 0 && has;)
+    if (!(has >> q->arg[i].dtype & 1)) dtype = q->arg[i].dtype;
+  return tern_dtype_name((tern_dtype)dtype);
+}
+
+/* "softmax: its part EXP" where q is a part of the op `whole`, else the op */
+static const char *name_of(const tern__request *q, const tern__op *whole, char *text, size_t size) {
+  if (whole == q->op) return whole->name;
+  snprintf(text, size, "%s: its part %s", whole->name, q->op->name);
+  return text;
+}
+
+static tern_rc report(const tern__request *q, const tern__op *whole) {
   static _Atomic uint8_t told[TERN__MAX_DEVICES][2048];
   const tern__device *d = q->device;
   const char *mode = tern__opt()->fallback;
+  char name[96];
   if (!strcmp(mode, "error"))
     return tern__fail(TERN_E_UNSUPPORTED, "%s: %s does not compute it on %s, and TERN_FALLBACK=error forbids the host",
-                      q->op->name, d->name, tern_dtype_name((tern_dtype)q->arg[0].dtype));
+                      name_of(q, whole, name, sizeof name), d->name, dtype_of(q));
   if (!strcmp(mode, "silent") || q->op->number >= 2048 || atomic_exchange(&told[d->index][q->op->number], 1))
     return TERN_OK;
-  tern__log(
-      TERN__LOG_WARN, "dispatch",
-      "%s: %s does not compute it; it runs on the host, with copies (said once an op; TERN_FALLBACK=silent|error)",
-      q->op->name, d->name);
+  tern__log(TERN__LOG_WARN, "dispatch",
+            "%s: %s does not compute it on %s; it runs on the host, with copies (said once an op; "
+            "TERN_FALLBACK=silent|error)",
+            name_of(q, whole, name, sizeof name), d->name, dtype_of(q));
   return TERN_OK;
 }
 
@@ -178,27 +203,31 @@ static void span(const tern__request *q, const tern__operand *a, int64_t *low, i
   }
 }
 
-/* The operand in host memory: same strides over a copy of its span. */
-static tern_rc bring(const tern__request *q, tern__operand *a, tern__device *host, bool fill) {
-  int64_t low, high;
+/* The operand in host memory: same strides over a copy of its span. What the launch writes whole is not fetched. */
+static tern_rc bring(const tern__request *q, tern__operand *a, tern__device *host) {
+  int64_t low, high, n = 1;
   span(q, a, &low, &high);
+  for (int d = 0; d < a->rank; d++)
+    if (a->dim[d] != TERN__ONE) n *= q->size[a->dim[d]];
+  const bool fetch = a->kind == TERN_V_IN || n != high - low + 1;
   const uint64_t item = tern__dtype_size[a->dtype], bytes = (uint64_t)(high - low + 1) * item;
   tern__storage *s = tern__storage_new(tern__thread_get(), host, bytes);
   if (!s) return TERN_E_OOM;
-  const tern_rc rc = fill ? tern__download(s->host, a->storage, (uint64_t)(a->offset + low) * item, bytes) : TERN_OK;
+  const tern_rc rc = fetch ? tern__download(s->host, a->storage, (uint64_t)(a->offset + low) * item, bytes) : TERN_OK;
   a->storage = s;
   a->offset = -low;
   return rc;
 }
 
-tern_rc tern__launch_on_host(const tern__request *q) {
+static tern_rc on_host(const tern__request *q, const tern__op *whole) {
   tern__device *host = tern__device_host();
+  char name[96];
   if (!host) return TERN_E_UNSUPPORTED;
   if (host == q->device)
     return tern__fail(TERN_E_UNSUPPORTED,
-                      "%s: %s does not compute it on %s, and there is no other device to fall back to", q->op->name,
-                      host->name, tern_dtype_name((tern_dtype)q->arg[0].dtype));
-  tern_rc rc = report(q);
+                      "%s: %s does not compute it on %s, and there is no other device to fall back to",
+                      name_of(q, whole, name, sizeof name), host->name, dtype_of(q));
+  tern_rc rc = report(q, whole);
   if (rc) return rc;
   atomic_fetch_add_explicit(&q->device->stats.fallbacks, 1, memory_order_relaxed);
   tern__request there = *q;
@@ -208,12 +237,13 @@ tern_rc tern__launch_on_host(const tern__request *q) {
   for (int i = 0; i < n && !rc; i++) {
     tern__operand *a = &there.arg[i];
     if (a->kind == TERN_V_PARAM) continue;
-    if (a->same_as != i) {
-      a->storage = there.arg[a->same_as].storage;
-      a->offset = there.arg[a->same_as].offset;
+    const uint8_t donor = a->same_as != i ? a->same_as : a->alias;
+    if (donor != TERN__ONE) {
+      a->storage = there.arg[donor].storage;
+      a->offset = there.arg[donor].offset;
       continue;
     }
-    rc = bring(q, a, host, true);
+    rc = bring(q, a, host);
     brought[i] = a->storage != q->arg[i].storage;
   }
   if (!rc) rc = tern__launch(&there);
@@ -228,3 +258,5 @@ tern_rc tern__launch_on_host(const tern__request *q) {
     if (brought[i]) tern__storage_unref(there.arg[i].storage);
   return rc;
 }
+
+tern_rc tern__launch_on_host(const tern__request *q) { return on_host(q, q->op); }
