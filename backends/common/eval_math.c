@@ -209,7 +209,7 @@ static double real_unary(uint32_t op, double x) {
 
 static double floor_divide(double a, double b) {
   if (isinf(a) && b != 0) return NAN; /* as NumPy: an infinity has no quotient but by 0 */
-  if (isinf(b) && a != 0 && (a < 0) != (b < 0)) return -1;
+  if (isinf(b) && !isnan(a) && a != 0 && (a < 0) != (b < 0)) return -1;
   if (b == 0 || !isfinite(a) || !isfinite(b)) return floor(a / b);
   const long double m = fmodl(a, b), t = rintl((a - m) / b); /* the exact quotient, towards 0 */
   const long double q = m != 0 && (m < 0) != (b < 0) ? t - 1 : t;
