@@ -4,8 +4,8 @@
 # Left out is what counts launches or asks for the words of an index out of range. Not under valgrind or an emulator,
 # where plugins.fallback runs.
 set(split_suites dispatch.view_operands graph.control_draw graph.control_grad graph.function graph.mends graph.session
-  graph.traced_ops nn.schedule ops.attention ops.composites ops.conv ops.einsum ops.loss ops.norm ops.pool ops.random
-  ops.shape ops.variable tape.gradients_arrays tape.gradients_nn tape.tape)
+  graph.traced_ops nn.schedule ops.attention ops.composites ops.conv ops.einsum ops.loss ops.norm ops.pool
+  ops.primitives ops.random ops.shape ops.variable tape.gradients_arrays tape.gradients_nn tape.tape)
 
 # split_suites_add(NAME PROGRAM)
 function(split_suites_add name program)
