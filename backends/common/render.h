@@ -106,5 +106,5 @@ void render_epilogue_free(render_epilogue *);
 void render_epilogue_bind(const render_epilogue *, const tern_launch *, render_actual *actuals);
 
 /* Part of any disk-cache key: rendered sources may change whenever this number does */
-#define RENDER_VERSION 4u
+#define RENDER_VERSION 5u
 #endif

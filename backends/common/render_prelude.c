@@ -87,8 +87,8 @@ static const helper helpers[] = {
      "INLINE float16 t_div_by_v(float16 a, float b) {\n"
      "  const float r = 1.0f / b, low = fma(-b, r, 1.0f) * r, size = fabs(b);\n"
      "  const int16 m = (as_uint16(a) & 0x7fffffffu) - 0x21800000u < 0x3c000000u;\n"
-     "  const int8 m8 = m.lo & m.hi;\n  const int4 m4 = m8.lo & m8.hi;\n  const int2 m2 = m4.lo & m4.hi;\n"
-     "  if (size >= 0x1p-60f && size < 0x1p60f && (m2.x & m2.y)) {\n"
+     "  const ulong2 m2 = as_ulong2(convert_char16(m));\n"
+     "  if (size >= 0x1p-60f && size < 0x1p60f && (m2.x & m2.y) == ~0ul) {\n"
      "    const float16 q = fma(a, (float16)(r), a * low);\n"
      "    return fma(fma((float16)(-b), q, a), (float16)(r), q);\n"
      "  }\n  return a / b;\n}\n"},

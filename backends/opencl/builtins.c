@@ -70,6 +70,7 @@ static const builtin builtins[] = {
     {"vstore8", STORE, "8"},
     {"vstore16", STORE, "16"},
     {"select", PLAIN, "float16 $ select(float16, float16, int16);\n"},
+    {"convert_char16", PLAIN, "char16 $ convert_char16(int16);\n"},
     {"convert_double16", PLAIN, "double16 $ convert_double16(float16);\n"},
     {"convert_float16", PLAIN, "float16 $ convert_float16(double16);\n"},
     {"vload_half", PLAIN, "float __attribute__((overloadable, pure)) vload_half(size_t, const __global half *);\n"},
