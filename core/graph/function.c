@@ -2,6 +2,7 @@
    others come, once more with the sizes that changed as variables; a program is compiled for each set of sizes from the
    same trace. The newest program is tried first, by comparing what the operands look like. */
 #include "graph/compile.h"
+#include "graph/function.h"
 #include "graph/trace.h"
 #include "graph/vjp.h"
 #include "graph/agree.h"
@@ -777,6 +778,18 @@ char *tern_explain(tern_function *f) {
   pthread_mutex_unlock(&f->lock);
   fclose(out);
   return text;
+}
+
+tern_rc tern__function_look(tern_function *f, const char *op, tern_rc (*look)(void *self, const tern__graph *g),
+                            void *self) {
+  if (!f) return tern__fail(TERN_E_ARG, "%s: the function is NULL", op);
+  pthread_mutex_lock(&f->lock);
+  const trace *t = f->programs ? f->programs->of : f->traces;
+  const tern_rc rc =
+      t ? look(self, t->graph)
+        : tern__fail(TERN_E_ARG, "%s: function \"%s\" has no graph yet; call it once first", op, f->name);
+  pthread_mutex_unlock(&f->lock);
+  return rc;
 }
 
 int64_t tern_like(const tern_tensor *t, int axis) {

@@ -3,6 +3,7 @@
    meanwhile gives an error. */
 #include "base/alloc.h"
 #include "device/device.h"
+#include "io/draft.h"
 #include "io/safetensors.h"
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -12,8 +13,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { PIECE = 16 << 20 }; /* bytes that go to a device at a time */
 
 struct tern_safetensors {
   char *path;
@@ -366,23 +365,26 @@ static tern_rc check_bools(const tern_safetensors *f, const tern__safetensors_en
   return TERN_OK;
 }
 
+typedef struct loading {
+  const tern_safetensors *file;
+  const tern__safetensors_entry *entry;
+  uint64_t at;
+} loading;
+
+static tern_rc give(void *self, void *data, size_t size) {
+  loading *l = self;
+  tern_rc rc = tern__safetensors_bytes(l->file, l->entry, l->at, data, size);
+  if (!rc && l->entry->dtype == TERN_BOOL) rc = check_bools(l->file, l->entry, data, size);
+  l->at += size;
+  return rc;
+}
+
 tern_tensor *tern__safetensors_load(const tern_safetensors *f, const tern__safetensors_entry *e, tern__device *device) {
+  loading l = {.file = f, .entry = e};
+  const uint32_t graph = tern__eager_begin(tern__tls); /* a value, as a constant is, whatever is traced meanwhile */
   tern_tensor *t = tern__push(tern__new(device, e->dtype, e->rank, e->shape, "safetensors"));
-  if (!t) return NULL;
-  const uint64_t bytes = e->end - e->begin;
-  const bool direct = t->storage->host && !device->queue;
-  const size_t room = bytes < PIECE ? (size_t)bytes + 1 : PIECE;
-  char *piece = direct ? t->storage->host : malloc(room);
-  tern_rc rc = piece || !bytes ? TERN_OK : refuse(f, TERN_E_OOM, "no memory to read tensor \"%.100s\"", e->name);
-  for (uint64_t at = 0; at < bytes && !rc;) {
-    const size_t n = direct || bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
-    rc = tern__safetensors_bytes(f, e, at, piece, n);
-    if (!rc && e->dtype == TERN_BOOL) rc = check_bools(f, e, piece, n);
-    if (!rc && !direct) rc = tern__upload(t->storage, at, piece, n);
-    at += n;
-  }
-  if (!direct) free(piece);
-  return rc ? NULL : t;
+  tern__eager_end(tern__tls, graph);
+  return t && !tern__pieces_in(t, "safetensors", give, &l) ? t : NULL;
 }
 
 tern_tensor *tern_safetensors_get(tern_safetensors *f, const char *name) {
