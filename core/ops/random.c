@@ -3,6 +3,7 @@
    out counters in program order; a call that draws n elements advances it by ceil(n / 4). */
 #include "device/device.h"
 #include "dispatch/dispatch.h"
+#include "ops/random.h"
 #include "ops/table.h"
 #include "tensor/dtype.h"
 #include <math.h>
@@ -12,6 +13,13 @@ static struct {
   pthread_mutex_t lock;
   uint64_t seed, counter;
 } generator = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static _Thread_local tern__random_state *own_state __attribute__((tls_model("initial-exec"))); /* tern__random_own */
+
+tern__random_state *tern__random_own(tern__random_state *own) {
+  tern__random_state *before = own_state;
+  own_state = own;
+  return before;
+}
 
 void tern_set_seed(uint64_t seed) {
   pthread_mutex_lock(&generator.lock);
@@ -21,6 +29,7 @@ void tern_set_seed(uint64_t seed) {
 }
 
 tern__random_state tern__random_get(void) {
+  if (own_state) return *own_state;
   pthread_mutex_lock(&generator.lock);
   const tern__random_state state = {generator.seed, generator.counter};
   pthread_mutex_unlock(&generator.lock);
@@ -28,6 +37,10 @@ tern__random_state tern__random_get(void) {
 }
 
 void tern__random_set(tern__random_state state) {
+  if (own_state) {
+    *own_state = state;
+    return;
+  }
   pthread_mutex_lock(&generator.lock);
   generator.seed = state.seed;
   generator.counter = state.counter;
@@ -36,16 +49,32 @@ void tern__random_set(tern__random_state state) {
 
 enum { KEY, COUNTER, DTYPE, A, B, N_WORDS }; /* behind the shape */
 
-/* The key and counter for that many elements: the next ones of the process's generator. */
+/* The key and counter for that many elements: the next ones of the process's generator, or the thread's own. */
 static tern_rc next_draw(void *self, int64_t elements, tern_word *out, int n_out) {
   (void)self;
   (void)n_out;
+  if (own_state) {
+    out[0].u = own_state->seed;
+    out[1].u = own_state->counter;
+    own_state->counter += ((uint64_t)elements + 3) / 4;
+    return TERN_OK;
+  }
   pthread_mutex_lock(&generator.lock);
   out[0].u = generator.seed;
   out[1].u = generator.counter;
   generator.counter += ((uint64_t)elements + 3) / 4;
   pthread_mutex_unlock(&generator.lock);
   return TERN_OK;
+}
+
+uint64_t tern__random_seed(void) {
+  tern_word drawn[2];
+  next_draw(NULL, 1, drawn, 2);
+  uint64_t z = drawn[0].u * UINT64_C(0x9e3779b97f4a7c15) + drawn[1].u; /* splitmix64's finaliser */
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  z ^= z >> 31;
+  return z ? z : 1;
 }
 
 typedef struct traced_draw {

@@ -7,6 +7,7 @@
 #include <tern/ops.h>
 #include <tern/device.h>
 #include <tern/io.h>
+#include <tern/data.h>
 #include <tern/tape.h>
 #include <tern/graph.h>
 #include <tern/train.h>
