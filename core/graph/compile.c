@@ -9,6 +9,7 @@
 #include "graph/passes/place_graph.h"
 #include "graph/passes/remat.h"
 #include "graph/passes/simplify.h"
+#include "graph/passes/sweep.h"
 #include "graph/run/program.h"
 #include <stdatomic.h>
 #include <stdio.h>
@@ -115,6 +116,7 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
     if (!rc && budget) tern__unit_note_text(&u, budget);
     free(budget);
   }
+  if (!rc && !u.opts->no_simplify) rc = tern__graph_sweep(g);
   u.stats.nodes = g->n_nodes;
   if (!rc) rc = tern__unit_lower(&u);
   if (!rc) rc = tern__unit_fuse(&u);

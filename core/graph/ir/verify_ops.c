@@ -157,16 +157,17 @@ static bool attributes_are(const tern__call *c, const char *letters, char *why) 
   return at == c->n_attr || no(why, "it has %d attributes; expected %d", c->n_attr, at);
 }
 
-/* Variable, gradient, slots and perhaps a scale: tensors of one shape and dtype (the scale: rank 0); then host
+/* Variable, gradient, slots tensors of one shape and dtype; perhaps a scale and a guard, of rank 0; then host
    scalars. */
 static bool update_is(const tern__call *c, int n_out, char *why) {
   int n = 0;
   while (n < c->n_in && !(c->in[n]->flags & TERN__WEAK)) n++;
   if (c->n_attr < 1 || c->n_attr > TERN__MAX_ATTRS) return no(why, "it has %d attributes; expected 1 to 8", c->n_attr);
-  const int scale = (c->attr[0].u & TERN__UPDATE_SCALE) != 0, results = n - 1 - scale;
+  const int behind = !!(c->attr[0].u & TERN__UPDATE_SCALE) + !!(c->attr[0].u & TERN__UPDATE_GUARD);
+  const int results = n - 1 - behind;
   for (int i = n; i < c->n_in; i++)
     if (!(c->in[i]->flags & TERN__WEAK)) return no(why, "operand %d is a tensor behind host scalars", i + 1);
-  for (int i = 1; i < n - scale; i++)
+  for (int i = 1; i < n - behind; i++)
     if (c->in[i]->dtype != c->in[0]->dtype || c->in[i]->rank != c->in[0]->rank ||
         memcmp(c->in[i]->shape, c->in[0]->shape, c->in[0]->rank * sizeof *c->in[0]->shape))
       return no(why, "operand %d has not the variable's shape and dtype", i + 1);

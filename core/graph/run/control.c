@@ -2,25 +2,28 @@
    body that writes into a state in place gets one that nothing else has. */
 #include "base/alloc.h"
 #include "device/device.h"
+#include "graph/passes/sweep.h"
 #include "graph/run/program.h"
 #include "tensor/dtype.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { FEW = 32 };
 
-/* What a body gave goes to where the graph wants it. */
-static tern_rc place_results(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t n_in, uint32_t n,
+/* What a body gave goes to where the graph wants result o. */
+static tern_rc place_result(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t o, tern_tensor *x) {
+  tern__storage *to = &f->storage[p->args[s->first_arg + p->graph->node[s->node].n_in + o].buffer];
+  if (x->numel == 0) return TERN_OK;
+  const tern_tensor *dense = x->flags & TERN__CONTIG ? x : tern_contiguous(x);
+  if (!dense) return tern__recorded();
+  const uint64_t item = tern__dtype_size[x->dtype];
+  return tern__copy_bytes(to, 0, dense->storage, (uint64_t)dense->offset * item, (uint64_t)x->numel * item);
+}
+
+static tern_rc place_results(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t n,
                              tern_tensor *const *from) {
   tern_rc rc = TERN_OK;
-  for (uint32_t o = 0; o < n && !rc; o++) {
-    tern__storage *to = &f->storage[p->args[s->first_arg + n_in + o].buffer];
-    tern_tensor *x = from[o];
-    if (x->numel == 0) continue;
-    tern_tensor *dense = x->flags & TERN__CONTIG ? x : tern_contiguous(x);
-    rc = dense ? tern__copy_bytes(to, 0, dense->storage, (uint64_t)dense->offset * tern__dtype_size[dense->dtype],
-                                  (uint64_t)x->numel * tern__dtype_size[x->dtype])
-               : tern__recorded();
-  }
+  for (uint32_t o = 0; o < n && !rc; o++) rc = place_result(p, f, s, o, from[o]);
   return rc;
 }
 
@@ -44,7 +47,7 @@ static tern_rc run_cond(const tern__program *p, tern__frame *f, const tern__pste
   bool truth = false;
   tern_rc rc = truth_of(in[0], &truth);
   if (!rc) rc = tern__program_run(s->body[truth ? 0 : 1], in + 1, out);
-  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, out);
+  if (!rc) rc = place_results(p, f, s, n->n_out, out);
   drop(out, n->n_out);
   return rc;
 }
@@ -122,8 +125,127 @@ static tern_rc run_while(const tern__program *p, tern__frame *f, const tern__pst
     if (!more) break;
   }
   drop(out, n->n_out);
-  if (!rc) rc = place_results(p, f, s, n->n_in, n->n_out, in);
+  if (!rc) rc = place_results(p, f, s, n->n_out, in);
   drop(state, n->n_out);
+  return rc;
+}
+
+/* ---- loops over slices (passes/sweep.h) ---- */
+
+/* Where slices are in a run, by operand. */
+typedef struct slices {
+  const tern__pstep *s;
+  const tern__ir_node *n;
+  tern__storage **stack; /* of a state that is a stack: all of it; else NULL */
+  tern__storage *slot;   /* two a state: the slice of this trip, that of the last one */
+  tern__storage **given; /* by fresh buffer of the body: where it is to be */
+  uint32_t *fresh;       /* of a stack: the buffer that is its slice; TERN__NO: the slice is copied there */
+} slices;
+
+static tern__sweep_way way_of(const slices *x, uint32_t k) {
+  return (tern__sweep_way)x->n->attr[TERN__SWEEP_WAY + k].i;
+}
+
+static int64_t place_of(const slices *x, uint32_t k, int64_t trip) {
+  const tern__sweep_way way = way_of(x, k);
+  return way == TERN__SWEEP_BACK || way == TERN__SWEEP_STACK_BACK ? x->n->attr[TERN__SWEEP_TRIPS].i - 1 - trip : trip;
+}
+
+/* The buffer in which the body makes stack k's slice; none where the slice is part of something else, or in two
+   stacks. */
+static uint32_t fresh_of(const slices *x, uint32_t k) {
+  const uint32_t fresh = tern__program_fresh(x->s->body[1], k);
+  for (uint32_t o = 0; o < k; o++)
+    if (x->fresh[o] == fresh) return TERN__NO;
+  return fresh;
+}
+
+static void slices_begin(slices *x, const tern__program *p, tern__frame *f, tern_tensor **in) {
+  for (uint32_t k = 0; k < x->n->n_in; k++) {
+    const tern__sweep_way way = way_of(x, k);
+    if (way == TERN__SWEEP_SLICE || way == TERN__SWEEP_BACK) {
+      in[k]->rank--;
+      memmove(in[k]->shape, in[k]->shape + 1, in[k]->rank * sizeof *in[k]->shape);
+      tern__set_dense(in[k]);
+    }
+    if (k >= x->n->n_out) continue;
+    x->fresh[k] = TERN__NO;
+    if (way != TERN__SWEEP_STACK && way != TERN__SWEEP_STACK_BACK) continue;
+    x->stack[k] = &f->storage[p->args[x->s->first_arg + x->n->n_in + k].buffer];
+    x->fresh[k] = fresh_of(x, k);
+  }
+}
+
+/* Slices of this trip, of operands and of stacks. */
+static void slices_move(const slices *x, int64_t trip, tern_tensor **in) {
+  for (uint32_t k = 0; k < x->n->n_in; k++) {
+    const tern__sweep_way way = way_of(x, k);
+    if (way == TERN__SWEEP_SLICE || way == TERN__SWEEP_BACK) in[k]->offset = place_of(x, k, trip) * in[k]->numel;
+    if (k >= x->n->n_out || x->fresh[k] == TERN__NO) continue;
+    tern__storage *slot = &x->slot[2 * k + (trip & 1)];
+    const uint64_t bytes = x->stack[k]->bytes / (uint64_t)x->n->attr[TERN__SWEEP_TRIPS].i;
+    const uint64_t at = (uint64_t)place_of(x, k, trip) * bytes;
+    *slot = *x->stack[k];
+    slot->mem_offset += at;
+    slot->host = slot->host ? slot->host + at : NULL;
+    slot->bytes = bytes;
+    x->given[x->fresh[k]] = slot;
+  }
+}
+
+/* Results become the next states; slices that were made elsewhere go to where they belong. */
+static tern_rc slices_end(const slices *x, int64_t trip, tern_tensor **in, tern_tensor **out, tern_tensor **state) {
+  tern_rc rc = TERN_OK;
+  for (uint32_t o = 0; o < x->n->n_out && !rc; o++) {
+    if (!x->stack[o] || x->fresh[o] != TERN__NO || out[o]->numel == 0) continue;
+    const uint64_t item = tern__dtype_size[out[o]->dtype], bytes = (uint64_t)out[o]->numel * item;
+    tern_tensor *dense = out[o]->flags & TERN__CONTIG ? out[o] : tern_contiguous(out[o]);
+    rc = dense ? tern__copy_bytes(x->stack[o], (uint64_t)place_of(x, o, trip) * bytes, dense->storage,
+                                  (uint64_t)dense->offset * item, bytes)
+               : tern__recorded();
+  }
+  for (uint32_t o = 0; o < x->n->n_out && !rc; o++) {
+    if (x->stack[o] || out[o] == TERN_NONE) continue;
+    if (state[o]) tern__unref(state[o]);
+    state[o] = in[o] = out[o];
+    out[o] = NULL;
+  }
+  drop(out, x->n->n_out);
+  return rc;
+}
+
+static tern_rc run_slices(slices *x, const tern__program *p, tern__frame *f, tern_tensor **in, tern_tensor **out,
+                          tern_tensor **state, bool *written) {
+  const tern__pstep *s = x->s;
+  tern_rc rc = TERN_OK;
+  slices_begin(x, p, f, in);
+  for (uint32_t k = 0; k < x->n->n_out; k++) written[k] = !x->stack[k] && overwrites(s->body[1], k);
+  for (int64_t trip = 0; trip < x->n->attr[TERN__SWEEP_TRIPS].i && !rc; trip++) {
+    tern_scope_mark mark = tern_scope_begin();
+    slices_move(x, trip, in);
+    rc = prepare(written, in, state, x->n->n_out);
+    if (!rc) rc = tern__program_run_into(s->body[1], in, out, x->given);
+    if (!rc) rc = slices_end(x, trip, in, out, state);
+    tern_scope_end(&mark);
+  }
+  drop(out, x->n->n_out);
+  for (uint32_t o = 0; o < x->n->n_out && !rc; o++)
+    if (!x->stack[o]) rc = place_result(p, f, s, o, in[o]);
+  drop(state, x->n->n_out);
+  return rc;
+}
+
+static tern_rc run_sweep(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in,
+                         tern_tensor **out, tern_tensor **state, bool *written) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  const size_t each = 2 * sizeof(tern__storage) + 2 * sizeof(tern__storage *) + sizeof(uint32_t);
+  slices x = {.s = s, .n = n, .slot = tern__calloc(n->n_out + 1, each)};
+  if (!x.slot) return tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
+  x.stack = (tern__storage **)(void *)(x.slot + 2 * n->n_out);
+  x.given = x.stack + n->n_out;
+  x.fresh = (uint32_t *)(void *)(x.given + n->n_out);
+  const tern_rc rc = run_slices(&x, p, f, in, out, state, written);
+  free(x.slot);
   return rc;
 }
 
@@ -135,7 +257,10 @@ static tern_rc with_lists(const tern__program *p, tern__frame *f, const tern__ps
   tern_rc rc = TERN_OK;
   for (uint32_t i = 0; i < n->n_in && !rc; i++)
     if (!(in[i] = begin[i] = tern__program_header(p, f, s, i, n->in[i]))) rc = TERN_E_OOM;
-  if (!rc) rc = s->kind == TERN__L_COND ? run_cond(p, f, s, in, out) : run_while(p, f, s, in, out, state, written);
+  if (!rc && s->kind == TERN__L_COND)
+    rc = run_cond(p, f, s, in, out);
+  else if (!rc)
+    rc = (tern__sweeps(n) ? run_sweep : run_while)(p, f, s, in, out, state, written);
   drop(begin, n->n_in);
   return rc;
 }

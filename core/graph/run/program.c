@@ -47,7 +47,8 @@ static tern_rc own_memory(tern__thread *t, tern_tensor *v) {
   return TERN_OK;
 }
 
-static tern_rc bind(tern__program *p, tern__frame *f, tern__thread *t, tern_tensor *const *in) {
+static tern_rc bind(tern__program *p, tern__frame *f, tern__thread *t, tern_tensor *const *in,
+                    tern__storage *const *given) {
   for (uint32_t k = 0; k < p->n_external; k++) {
     const uint32_t b = p->external[k];
     const tern__pbuffer *x = &p->buffer[b];
@@ -62,8 +63,11 @@ static tern_rc bind(tern__program *p, tern__frame *f, tern__thread *t, tern_tens
         return tern__recorded();
       set_buffer(p, f, b, v->storage, (uint64_t)v->offset * tern__dtype_size[v->dtype]);
     } else {
-      tern__storage *fresh = tern__storage_new(t, x->device, x->bytes);
-      if (!fresh) return tern__recorded();
+      tern__storage *fresh = given && x->place == TERN__PLACE_RESULT ? given[x->index] : NULL;
+      if (fresh)
+        tern__storage_ref(fresh);
+      else if (!(fresh = tern__storage_new(t, x->device, x->bytes)))
+        return tern__recorded();
       f->fresh[b] = fresh;
       set_buffer(p, f, b, fresh, 0);
     }
@@ -447,17 +451,31 @@ static inline tern_rc run_direct(const tern__program *p, tern__thread *t, tern_t
   return launch_failed(p, s, rc);
 }
 
+uint32_t tern__program_fresh(const tern__program *p, uint32_t i) {
+  const tern__presult *r = &p->result[i];
+  if (r->buffer == TERN__NO) return TERN__NO;
+  const tern__pbuffer *b = &p->buffer[p->buffer[r->buffer].root];
+  const bool all = r->form.flags & TERN__CONTIG && r->form.offset == 0 &&
+                   (uint64_t)r->form.numel * tern__dtype_size[b->dtype] == b->bytes;
+  return b->place == TERN__PLACE_RESULT && all ? b->index : TERN__NO;
+}
+
 tern_rc tern__program_run(tern__program *p, tern_tensor *const *in, tern_tensor **out) {
+  return tern__program_run_into(p, in, out, NULL);
+}
+
+tern_rc tern__program_run_into(tern__program *p, tern_tensor *const *in, tern_tensor **out,
+                               tern__storage *const *given) {
   tern__thread *t = tern__thread_get();
   if (!t) return TERN_E_OOM;
   const bool timed = TERN__UNLIKELY(p->watch != NULL) && tern__watch_takes(p->watch);
-  if (p->n_direct && !timed &&
+  if (p->n_direct && !timed && !given &&
       TERN__LIKELY(!tern__tracing() && !atomic_load_explicit(&p->device->lost, memory_order_relaxed)))
     return run_direct(p, t, in, out);
   tern__frame *f = tern__frame_take(p, t);
   if (!f) return tern__recorded();
   uint32_t made = 0;
-  tern_rc rc = bind(p, f, t, in);
+  tern_rc rc = bind(p, f, t, in, given);
   if (!rc && p->n_sources) rc = draw(p, f);
   if (!rc) rc = TERN__UNLIKELY(timed) ? run_timed(p, f, t) : run_steps(p, f, t);
   if (!rc) rc = make_results(p, f, t, in, out, &made); /* before variables change: a result may be an old value */

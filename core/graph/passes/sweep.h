@@ -1,0 +1,24 @@
+/* Loops over slices. A WHILE whose count runs from 0 to a known number, that takes slice `count` (or the count-th from
+   the end) of arrays and puts slices into stacks, is what tern_scan makes. Its body is rewritten to take and give the
+   slices themselves, and the run hands it memory inside the arrays: nothing is copied, no condition runs. */
+#ifndef TERN_GRAPH_PASSES_SWEEP_H_
+#define TERN_GRAPH_PASSES_SWEEP_H_
+#include "graph/ir/ir.h"
+
+/* What becomes of operand k of such a WHILE: attr[TERN__SWEEP_WAY + k]. Of a state it also says what its result is. */
+typedef enum tern__sweep_way {
+  TERN__SWEEP_WHOLE = 0,
+  TERN__SWEEP_SLICE, /* an array of which trip i takes slice i */
+  TERN__SWEEP_BACK,  /* slice trips - 1 - i */
+  TERN__SWEEP_STACK, /* a state that is nothing but a stack: trip i makes slice i. The operand is not read */
+  TERN__SWEEP_STACK_BACK
+} tern__sweep_way;
+enum { TERN__SWEEP_TRIPS = 1, TERN__SWEEP_WAY = 2 }; /* attributes of the node behind the limit */
+
+static inline bool tern__sweeps(const tern__ir_node *n) {
+  return n->kind == TERN__IR_WHILE && n->n_attr > TERN__SWEEP_TRIPS;
+}
+/* Rewrites the WHILE nodes of g (not those of bodies) that are such loops. Sizes are numbers. The operands of stacks become
+   the count, whatever its type; the nodes that nothing needs any more are dropped. */
+tern_rc tern__graph_sweep(tern__graph *g);
+#endif
