@@ -126,7 +126,68 @@ static void lower_index(tern__builder *b) {
 
 /* ---- gradients ---- */
 
+/* Windows that lie side by side: each element is in one window at most, so that what comes to it is found by comparing,
+   without a place to look up. Sizes that vary (numbers beyond any real one) are left to the general way. */
+enum { LARGEST = 1 << 24 };
+static bool side_by_side(const tern__grad *g, int n, int first) {
+  for (int s = 0; s < n; s++) {
+    const int64_t window = g->attr[WINDOW + s].i, size = g->in[0]->shape[first + s];
+    if (g->attr[STEP + s].i != window || (window > 1 && g->attr[DILATION + s].i != 1) || size > LARGEST ||
+        window > 1024)
+      return false;
+  }
+  return true;
+}
+
+/* t with each spatial axis as two, windows and places in a window; places: their sizes, else 1. */
+static tern_tensor *by_window(const tern__grad *g, tern_tensor *t, int n, int first, bool places) {
+  tern_shape shape = {0};
+  for (int axis = 0; axis < t->rank; axis++) {
+    const int s = axis - first;
+    const int64_t window = s >= 0 && s < n && places ? g->attr[WINDOW + s].i : 1;
+    shape.dim[shape.rank++] = t->shape[axis] / window;
+    if (s >= 0 && s < n) shape.dim[shape.rank++] = window;
+  }
+  return tern_reshape(t, shape);
+}
+
+/* dy where x is the first of its window that is as large as the result, or the first NaN. */
+static tern_tensor *to_first(const tern__grad *g, int n, int first) {
+  tern_tensor *x = g->in[0], *dy = g->dout[0];
+  tern_range ranges[TERN_MAX_RANK];
+  tern_shape places = {.rank = x->rank + n};
+  int axes[2];
+  int64_t count = 1;
+  bool whole = true;
+  for (int d = 0; d < places.rank; d++) places.dim[d] = 1;
+  for (int axis = 0; axis < x->rank; axis++) ranges[axis] = TERN_ALL;
+  for (int s = 0; s < n; s++) {
+    const int64_t window = g->attr[WINDOW + s].i, used = dy->shape[first + s] * window;
+    axes[s] = first + 2 * s + 1;
+    places.dim[axes[s]] = window;
+    count *= window;
+    whole = whole && used == x->shape[first + s];
+    ranges[first + s] = TERN_RANGE(0, used, 1);
+  }
+  tern_tensor *in = by_window(g, whole ? x : tern_slice(x, ranges, x->rank), n, first, true);
+  tern_tensor *out = by_window(g, g->out[0], n, first, false);
+  tern_tensor *place = tern_reshape(tern_arange(0, (double)count, 1, TERN_F32), places), *hit = tern_equal(in, out);
+  if (tern__is_float((tern_dtype)x->dtype)) hit = tern_logical_or(hit, tern_isnan(in));
+  tern_tensor *at = tern_min(tern_where(hit, place, tern_scalar((double)count)),
+                             &(tern_reduce_opts){.axes = axes, .n_axes = n, .keepdims = 1});
+  tern_tensor *spread = tern_where(tern_equal(place, at), by_window(g, dy, n, first, false), tern_scalar(0));
+  tern_shape used = tern_shape_of(x->rank, x->shape);
+  for (int s = 0; s < n; s++) used.dim[first + s] = dy->shape[first + s] * g->attr[WINDOW + s].i;
+  spread = tern_reshape(spread, used);
+  return whole ? spread : tern_embed(spread, tern_shape_of(x->rank, x->shape), ranges, x->rank);
+}
+
 static void grad_max_pool(const tern__grad *g, tern_tensor **din) {
+  const int n = g->in[0]->rank - 2, first = first_of(g->attr[LAYOUT].i);
+  if (side_by_side(g, n, first)) {
+    din[0] = to_first(g, n, first);
+    return;
+  }
   tern_tensor *x = g->in[0], *dy = g->dout[0];
   tern_tensor *at = tern__run(&tern__op_max_pool_index, &x, 1, g->attr, g->n_attr);
   tern_tensor *flat = tern_reshape(dy, (tern_shape){3, {1, dy->numel, 1}});
@@ -179,7 +240,7 @@ const tern__op tern__op_max_pool = {.name = "max_pool",
                                     .lower = tern__lower_prim,
                                     .of_nothing = NAN,
                                     .grad = grad_max_pool,
-                                    .keeps = TERN__KEEP_A};
+                                    .keeps = TERN__KEEP_A | TERN__KEEP_OUT};
 const tern__op tern__op_max_pool_index = {
     .name = "max_pool_index",
     .family = "pool",
