@@ -27,10 +27,24 @@ struct tern_optimizer {
   const char *slot_name[TERN__MAX_SLOTS];
   char *name; /* what the names of its state begin with */
   tern_schedule schedule;
+  tern_tensor *guard; /* of the step that is being made, or NULL */
   tern_tensor *steps; /* a variable, rank-0 int64 in host memory: whoever assigns to it sets the count */
   record *records;
   int n, capacity, next; /* next: where the next variable is likely to be */
 };
+
+void tern__optimizer_plan_of(const tern_optimizer *o, tern__optimizer_plan *plan) {
+  const uint32_t by_opts = TERN__UPDATE_DECAY | TERN__UPDATE_LIMIT | TERN__UPDATE_SCALE; /* these come back by opts */
+  *plan = (tern__optimizer_plan){.rule = o->rule, .bits = o->bits & ~by_opts, .initial = o->initial};
+  plan->opts = (tern__optimizer_opts){.learning_rate = o->learning_rate > 0 ? o->learning_rate : -0.0,
+                                      .schedule = o->scheduled ? &o->schedule : NULL,
+                                      .weight_decay = o->weight_decay > 0 ? o->weight_decay : -0.0,
+                                      .clip_value = o->clip == CLIP_VALUE ? o->limit : 0,
+                                      .clip_norm = o->clip == CLIP_NORM ? o->limit : 0,
+                                      .global_clip_norm = o->clip == CLIP_GLOBAL ? o->limit : 0,
+                                      .name = o->name};
+  memcpy(plan->hyper, o->hyper, sizeof plan->hyper);
+}
 
 /* ---- the step count ---- */
 
@@ -353,6 +367,7 @@ typedef struct step {
   tern_tensor *traced[2];                /* in a graph: the first n_traced scalars, which each run gives anew */
   int n_traced;
   tern_tensor *scale;                    /* of a global norm, or NULL */
+  tern_tensor *guard;                    /* or NULL */
   tern_word attr[1 + TERN__MAX_SCALARS]; /* of the update */
   int n_scalars, n_params, n_attr;       /* scalars; those that are operands, the others are attributes */
 } step;
@@ -402,9 +417,11 @@ static tern_rc begin_step(tern_optimizer *o, step *s) {
   }
   for (int i = 0; i < o->rule->n_hyper; i++) add_scalar(s, o->hyper[i]);
   if (o->bits & TERN__UPDATE_LIMIT) add_scalar(s, o->limit);
-  const int room = TERN__MAX_ARGS - (2 + o->n_slots + !!(o->bits & TERN__UPDATE_SCALE)) - (1 + o->n_slots);
+  s->guard = o->guard;
+  const int behind = !!(o->bits & TERN__UPDATE_SCALE) + !!s->guard;
+  const int room = TERN__MAX_ARGS - (2 + o->n_slots + behind) - (1 + o->n_slots);
   s->n_params = s->n_scalars < room ? s->n_scalars : room;
-  s->attr[0].u = o->bits;
+  s->attr[0].u = o->bits | (s->guard ? TERN__UPDATE_GUARD : 0);
   s->n_attr = 1;
   for (int i = s->n_params; i < s->n_scalars; i++) s->attr[s->n_attr++].f = s->scalar[i].imm.f;
   return TERN_OK;
@@ -430,6 +447,10 @@ static tern_rc update(tern_optimizer *o, step *s, const record *r, tern_tensor *
     if (scale && scale->device != gradient->device) scale = tern_to(scale, gradient->device->name);
     if (!scale) return tern__recorded();
     in[n_in++] = scale;
+  }
+  if (s->guard) {
+    in[n_in++] = s->guard->device == gradient->device ? s->guard : tern_to(s->guard, gradient->device->name);
+    if (!in[n_in - 1]) return tern__recorded();
   }
   for (int i = 0; i < s->n_params; i++) in[n_in++] = i < s->n_traced ? s->traced[i] : &s->scalar[i];
   while (made < n && (out[made] = target_of(o, old[made]))) made++;
@@ -479,6 +500,18 @@ static tern_rc step_odd(tern_optimizer *o, tern_tensor *const *gradients, tern_t
   tern__tls->device = before;
   if (!rc) rc = step_all(o, solid, variables, n);
   free(solid);
+  return rc;
+}
+
+tern_rc tern__optimizer_apply_guarded(tern_optimizer *o, tern_tensor *const *gradients, tern_tensor *const *variables,
+                                      int n, tern_tensor *guard) {
+  if (!o || !guard || guard->rank || !tern__is_float((tern_dtype)guard->dtype) || guard->flags & TERN__WEAK)
+    return tern__fail(TERN_E_ARG, "optimizer_apply: the guard must be a float tensor of rank 0");
+  tern_scope_mark mark = tern_scope_begin();
+  o->guard = guard;
+  const tern_rc rc = tern_optimizer_apply(o, gradients, variables, n);
+  o->guard = NULL;
+  tern_scope_end(&mark);
   return rc;
 }
 

@@ -33,6 +33,20 @@ typedef struct tern__optimizer_opts {
 /* Owned; NULL with the error set. hyper: n_hyper of the rule; initial: what slots begin with. */
 tern_optimizer *tern__optimizer_new(const tern__rule *rule, const tern__optimizer_opts *opts, uint32_t bits,
                                     const double *hyper, double initial);
+/* What an optimiser was made of: tern__optimizer_new makes one like it. opts.name and what opts.schedule points to belong
+   to the optimiser. */
+typedef struct tern__optimizer_plan {
+  const tern__rule *rule;
+  tern__optimizer_opts opts;
+  uint32_t bits;
+  double hyper[TERN__MAX_HYPER], initial;
+} tern__optimizer_plan;
+void tern__optimizer_plan_of(const tern_optimizer *o, tern__optimizer_plan *plan);
+/* The rule of that name ("adam"); NULL: there is none (no error is set). */
+const tern__rule *tern__rule_named(const char *name);
+/* tern_optimizer_apply, in which nothing but the count of steps changes while guard, rank 0, is not finite. */
+tern_rc tern__optimizer_apply_guarded(tern_optimizer *o, tern_tensor *const *gradients, tern_tensor *const *variables,
+                                      int n, tern_tensor *guard);
 /* An option: 0 counts as `otherwise`, -0.0 as 0. */
 double tern__option_or(double value, double otherwise);
 

@@ -45,6 +45,13 @@ static const tern__rule lion = {.name = "lion",
                                 .n_hyper = 4, /* beta1, 1 - beta1, beta2, 1 - beta2 */
                                 .slot = {{"momentum", 0}}};
 
+const tern__rule *tern__rule_named(const char *name) {
+  static const tern__rule *const rules[] = {&sgd, &adam, &adamw, &rmsprop, &adagrad, &lion};
+  for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+    if (!strcmp(rules[i]->name, name)) return rules[i];
+  return NULL;
+}
+
 /* Whether an option lies in [low, high], or in [low, high) when open. */
 static bool within(const char *name, const char *option, double value, double high, bool open) {
   if (value >= 0 && (open ? value < high : value <= high) && isfinite(value)) return true;

@@ -5,15 +5,15 @@
 #include "device/device.h"
 #include "tensor/dtype.h"
 
-/* Operands of the call: variable, gradient, slots, the scale where the bits say so: all but the scale of the
-   variable's shape and dtype (the caller has checked); then host scalars. Attributes: the bits, then the scalars for
+/* Operands of the call: variable, gradient, slots, of the variable's shape and dtype (the caller has checked); the scale
+   and the guard where the bits say so; then host scalars. Attributes: the bits, then the scalars for
    which a request has no room. */
 static tern_rc infer_update(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_tensor *v = c->in[0];
   const tern_dtype d = (tern_dtype)v->dtype, wide = d == TERN_F64 ? TERN_F64 : TERN_F32;
   int n_tensors = 0;
   while (n_tensors < c->n_in && !(c->in[n_tensors]->flags & TERN__WEAK)) n_tensors++;
-  const int n_out = n_tensors - 1 - !!(c->attr[0].u & TERN__UPDATE_SCALE);
+  const int n_out = n_tensors - 1 - !!(c->attr[0].u & TERN__UPDATE_SCALE) - !!(c->attr[0].u & TERN__UPDATE_GUARD);
   q->n_space = q->n_sizes = v->rank;
   for (int k = 0; k < v->rank; k++) {
     q->size[k] = v->shape[k];
@@ -40,6 +40,7 @@ typedef struct update {
   int n_tensors, n_params; /* operands of the request: tensors, then PARAMs */
   int hyper;               /* number of the first of the rule's own scalars */
   int variable, gradient, rate;
+  int fine; /* whether the guard is finite; -1: there is none */
 } update;
 
 static int mul(const update *u, int x, int y) { return tern__b_map2(u->b, TERN_OP_MUL, x, y); }
@@ -66,7 +67,9 @@ static update begin(tern__builder *b) {
   u.variable = tensor(&u, 0);
   u.gradient = tensor(&u, 1);
   u.rate = scalar(&u, 0);
-  if (u.bits & TERN__UPDATE_SCALE) u.gradient = mul(&u, u.gradient, tensor(&u, u.n_tensors - 1));
+  const bool guarded = u.bits & TERN__UPDATE_GUARD;
+  u.fine = guarded ? tern__b_map1(b, TERN_OP_ISFINITE, tensor(&u, u.n_tensors - 1)) : -1;
+  if (u.bits & TERN__UPDATE_SCALE) u.gradient = mul(&u, u.gradient, tensor(&u, u.n_tensors - 1 - guarded));
   if (u.bits & TERN__UPDATE_LIMIT) {
     const int limit = scalar(&u, u.n_params + q->n_attrs - 2);
     u.gradient = tern__b_map2(b, TERN_OP_MINIMUM, u.gradient, limit);
@@ -76,10 +79,16 @@ static update begin(tern__builder *b) {
   return u;
 }
 
+/* Output o of the update: the new value of the variable (0) or of a slot. */
+static void give(const update *u, int o, int value) {
+  if (u->fine >= 0) value = tern__b_where(u->b, u->fine, value, o ? slot(u, o - 1) : u->variable);
+  tern__b_out(u->b, o, value);
+}
+
 /* variable -= change + variable * decay: rounded once, since a decay is often close to the variable's last place. */
 static void move(const update *u, int change) {
   if (u->bits & TERN__UPDATE_DECAY) change = add(u, change, mul(u, u->variable, scalar(u, 1)));
-  tern__b_out(u->b, 0, sub(u, u->variable, change));
+  give(u, 0, sub(u, u->variable, change));
 }
 
 /* m = momentum m - rate g; v += m, or with nesterov momentum m - rate g (Sutskever et al., 2013). */
@@ -92,7 +101,7 @@ static void lower_sgd(tern__builder *b) {
   }
   const int m = sub(&u, mul(&u, slot(&u, 0), hyper(&u, 0)), step);
   const int change = u.bits & TERN__UPDATE_NESTEROV ? sub(&u, mul(&u, m, hyper(&u, 0)), step) : m;
-  tern__b_out(b, 1, m);
+  give(&u, 1, m);
   move(&u, tern__b_map1(b, TERN_OP_NEG, change));
 }
 
@@ -102,11 +111,11 @@ static void lower_adam(tern__builder *b) {
   int m = slot(&u, 0), v = slot(&u, 1);
   m = add(&u, m, mul(&u, sub(&u, u.gradient, m), hyper(&u, 0)));
   v = add(&u, v, mul(&u, sub(&u, mul(&u, u.gradient, u.gradient), v), hyper(&u, 1)));
-  tern__b_out(b, 1, m);
-  tern__b_out(b, 2, v);
+  give(&u, 1, m);
+  give(&u, 2, v);
   if (u.bits & TERN__UPDATE_AMSGRAD) {
     v = tern__b_map2(b, TERN_OP_MAXIMUM, slot(&u, 2), v);
-    tern__b_out(b, 3, v);
+    give(&u, 3, v);
   }
   move(&u, over(&u, mul(&u, m, u.rate), add(&u, root(&u, v), hyper(&u, 2))));
 }
@@ -121,18 +130,18 @@ static void lower_rmsprop(tern__builder *b) {
   const update u = begin(b);
   int next = 1;
   const int v = blend(&u, slot(&u, 0), mul(&u, u.gradient, u.gradient), 0);
-  tern__b_out(b, 1, v);
+  give(&u, 1, v);
   const int m = u.bits & TERN__UPDATE_MOMENTUM ? slot(&u, next++) : -1;
   int below = add(&u, v, hyper(&u, 2));
   if (u.bits & TERN__UPDATE_CENTERED) {
     const int average = blend(&u, slot(&u, next), u.gradient, 0);
-    tern__b_out(b, 1 + next, average);
+    give(&u, 1 + next, average);
     below = add(&u, sub(&u, v, mul(&u, average, average)), hyper(&u, 2));
   }
   int change = over(&u, mul(&u, u.rate, u.gradient), root(&u, below));
   if (m >= 0) {
     change = add(&u, mul(&u, hyper(&u, 3), m), change);
-    tern__b_out(b, 2, change);
+    give(&u, 2, change);
   }
   move(&u, change);
 }
@@ -141,7 +150,7 @@ static void lower_rmsprop(tern__builder *b) {
 static void lower_adagrad(tern__builder *b) {
   const update u = begin(b);
   const int sum = add(&u, slot(&u, 0), mul(&u, u.gradient, u.gradient));
-  tern__b_out(b, 1, sum);
+  give(&u, 1, sum);
   move(&u, over(&u, mul(&u, u.rate, u.gradient), root(&u, add(&u, sum, hyper(&u, 0)))));
 }
 
@@ -151,7 +160,7 @@ static void lower_lion(tern__builder *b) {
   const int m = slot(&u, 0), direction = tern__b_map1(b, TERN_OP_SIGN, blend(&u, m, u.gradient, 0));
   const int next = blend(&u, m, u.gradient, 2);
   move(&u, mul(&u, u.rate, direction));
-  tern__b_out(b, 1, next);
+  give(&u, 1, next);
 }
 
 /* Numbers of their own, between those of the op table and those of single primitives, so that classes never meet. */

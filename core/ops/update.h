@@ -12,7 +12,8 @@ enum {
   TERN__UPDATE_CENTERED = 8,
   TERN__UPDATE_DECAY = 16, /* a scalar: the share that the variable loses first */
   TERN__UPDATE_LIMIT = 32, /* a scalar: gradient elements are limited to +- it */
-  TERN__UPDATE_SCALE = 64  /* a rank-0 tensor behind the slots, by which the gradient is multiplied */
+  TERN__UPDATE_SCALE = 64, /* a rank-0 tensor behind the slots, by which the gradient is multiplied */
+  TERN__UPDATE_GUARD = 128 /* a rank-0 tensor behind these: while it is not finite, nothing changes */
 };
 
 extern const tern__op tern__op_sgd_update, tern__op_adam_update, tern__op_rmsprop_update, tern__op_adagrad_update,

@@ -366,7 +366,8 @@ static void test_state(void) {
       const char *names[] = {"adam/w/momentum", "adam/w/velocity", "adam/w/velocity_hat", "adam/variable_1/momentum"};
       for (int i = 0; i < 4; i++)
         CHECK(!strcmp(tern_variable_name(from[i]), names[i]), "%s", tern_variable_name(from[i]));
-      CHECK(n == 7 && !strcmp(tern_variable_name(from[6]), "adam/steps") && tern_dtype_get(from[6]) == TERN_I64, "%d", n);
+      CHECK(n == 7 && !strcmp(tern_variable_name(from[6]), "adam/steps") && tern_dtype_get(from[6]) == TERN_I64, "%d",
+            n);
       CHECK(tern_dtype_get(from[3]) == TERN_BF16 && !tern_trainable(from[0]), "slots");
       tern_tensor *seen = tern_reshape(from[6], TERN_SHAPE(1));
       CHECK(tern_optimizer_apply(a, g, v, 2) == TERN_OK, "%s", tern_error());
