@@ -90,6 +90,18 @@ tern_rc tern__fail(tern_rc rc, const char *format, ...) {
   return rc;
 }
 
+void tern__error_prefix(const char *text) {
+  tern__thread *t = tern__tls;
+  if (!t || t->error_state != TERN__ERROR_UNREAD || !strncmp(t->error_text, text, strlen(text))) return;
+  char all[sizeof t->error_text];
+  const size_t n = strlen(text) < sizeof all ? strlen(text) : sizeof all - 1, old = strlen(t->error_text);
+  const size_t rest = old < sizeof all - n ? old : sizeof all - n - 1;
+  memcpy(all, text, n);
+  memcpy(all + n, t->error_text, rest);
+  all[n + rest] = 0;
+  memcpy(t->error_text, all, n + rest + 1);
+}
+
 const char *tern__pending(void) {
   return tern__tls && tern__tls->error_state == TERN__ERROR_UNREAD ? tern__tls->error_text : "";
 }

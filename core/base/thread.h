@@ -156,6 +156,8 @@ static inline void tern__eager_end(tern__thread *t, uint32_t before) { t->hooks 
 
 /* Record the thread's error unless an unread one is pending. Returns rc. */
 tern_rc tern__fail(tern_rc rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Puts text before that of the unread error, unless it begins so already; without one, nothing happens. */
+void tern__error_prefix(const char *text);
 /* The code of the error that a callee recorded on this thread, for returning it. */
 static inline tern_rc tern__recorded(void) { return tern__tls ? tern__tls->error_code : TERN_E_OOM; }
 /* The text of the pending error for a longer message; "". */

@@ -11,4 +11,5 @@
 #include <tern/tape.h>
 #include <tern/graph.h>
 #include <tern/train.h>
+#include <tern/nn.h>
 #endif
