@@ -791,13 +791,3 @@ tern_rc tern__function_look(tern_function *f, const char *op, tern_rc (*look)(vo
   pthread_mutex_unlock(&f->lock);
   return rc;
 }
-
-int64_t tern_like(const tern_tensor *t, int axis) {
-  if (!tern__usable(t, "like", 1)) return -1;
-  const int d = axis < 0 ? axis + t->rank : axis;
-  if (d >= 0 && d < t->rank) return t->shape[d];
-  tern__fail(TERN_E_ARG, "like: axis %d does not exist in a tensor of rank %d", axis, t->rank);
-  return -1;
-}
-
-int tern_is_symbolic(const tern_tensor *t) { return t && t->live == TERN__SYMBOLIC; }

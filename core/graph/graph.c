@@ -421,3 +421,15 @@ tern_tensor *tern_placeholder(tern_shape shape, tern_dtype dtype, const char *na
   if (!x || !name || !*name) return x;
   return give_name(t->trace->g, (uint32_t)x->imm.u, name) ? NULL : x;
 }
+
+/* ---- symbolic tensors ---- */
+
+int64_t tern_like(const tern_tensor *t, int axis) {
+  if (!tern__usable(t, "like", 1)) return -1;
+  const int d = axis < 0 ? axis + t->rank : axis;
+  if (d >= 0 && d < t->rank) return t->shape[d];
+  tern__fail(TERN_E_ARG, "like: axis %d does not exist in a tensor of rank %d", axis, t->rank);
+  return -1;
+}
+
+int tern_is_symbolic(const tern_tensor *t) { return t && t->live == TERN__SYMBOLIC; }

@@ -2,10 +2,12 @@
    that costs nothing, else some steps later, so that a device with a queue is not waited for at each. */
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "device/device.h"
 #include "nn/callback.h"
 #include "nn/fit.h"
 #include "nn/metric.h"
 #include "nn/model.h"
+#include "tensor/tensor.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -88,7 +90,7 @@ static tern_rc look_at_losses(trainer *t) {
 }
 
 static tern_rc note_loss(trainer *t, tern_tensor *loss, tern_tensor *x) {
-  const bool now = !strncmp(tern_device_get(loss), "cpu", 3);
+  const bool now = !loss->device->queue; /* nothing is waited for */
   t->seen[t->n_seen++] = (seen){tern_keep(loss), tern_keep(x), t->moment.step};
   return now || t->n_seen == LATE ? look_at_losses(t) : TERN_OK;
 }
@@ -368,7 +370,8 @@ tern_rc tern_fit_dataset(tern_model *m, tern_dataset *data, const tern_fit_opts 
 /* ---- tensors ---- */
 
 static tern_tensor *on_host(tern_tensor *t) {
-  return !t || !strncmp(tern_device_get(t), "cpu", 3) ? t : tern_to(t, "cpu");
+  const tern__device *host = t ? tern__device_host() : NULL;
+  return !host || t->device == host ? t : tern_to(t, host->name);
 }
 
 tern_dataset *tern__batches(tern_tensor *x, tern_tensor *y, tern_tensor *weights, int batch) {
@@ -437,7 +440,7 @@ tern_rc tern_fit(tern_model *m, tern_tensor *x, tern_tensor *y, const tern_fit_o
                *made = NULL;
   if (!o->no_shuffle) d = tern_dataset_shuffle(d, 0, &(tern_shuffle_opts){.seed = o->seed});
   d = tern_dataset_batch(d, batch, NULL);
-  if (strncmp(tern_default_device(), "cpu", 3)) d = tern_dataset_prefetch(d, 0, tern_default_device());
+  if (strcmp(tern_default_device(), tern_device_get(all[0]))) d = tern_dataset_prefetch(d, 0, tern_default_device());
   if (o->steps) d = tern_dataset_repeat(d, -1);
   if (kept)
     validation = made = tern__batches(rows(x, used, n), rows(y, used, n), rows(o->sample_weights, used, n), batch);

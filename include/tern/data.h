@@ -23,6 +23,7 @@ TERN_API tern_dataset *tern_dataset_range(int64_t start, int64_t stop, int64_t s
 /* The rows of idx files (the format of MNIST, gzip or not) and of .npy files, one component a file. Files are read when
    the first iterator begins, and again when they have changed. */
 TERN_API tern_dataset *tern_dataset_idx(const char *const *paths, int n);
+/* As tern_dataset_idx, of .npy files. */
 TERN_API tern_dataset *tern_dataset_npy(const char *const *paths, int n);
 /* The rows of arrays of an .npz file, one component a name. */
 TERN_API tern_dataset *tern_dataset_npz(const char *path, const char *const *names, int n);
@@ -103,6 +104,7 @@ TERN_API tern_dataset *tern_dataset_bucket_by_length(tern_dataset *d, const int6
 TERN_API tern_dataset *tern_dataset_repeat(tern_dataset *d, int64_t times);
 /* The first n elements; all but these. */
 TERN_API tern_dataset *tern_dataset_take(tern_dataset *d, int64_t n);
+/* All but the first n elements. */
 TERN_API tern_dataset *tern_dataset_skip(tern_dataset *d, int64_t n);
 /* Elements index, index + n, .. */
 TERN_API tern_dataset *tern_dataset_shard(tern_dataset *d, int64_t n, int64_t index);

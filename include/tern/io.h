@@ -47,7 +47,9 @@ TERN_API tern_tensor *tern_npy_read(const char *path);
 TERN_API tern_rc tern_npy_write(const char *path, tern_tensor *t);
 /* An .npz file: arrays by name in a zip file, stored or deflated. Its directory and every header are checked. Owned. */
 typedef struct tern_npz tern_npz;
+/* Open and check such a file. */
 TERN_API tern_npz *tern_npz_open(const char *path);
+/* Number of arrays. */
 TERN_API int tern_npz_count(const tern_npz *file);
 /* Name of array i, without ".npy"; NULL past the last. Valid until the file is closed. */
 TERN_API const char *tern_npz_name(const tern_npz *file, int i);
@@ -87,8 +89,8 @@ TERN_API tern_rc tern_board_histogram(tern_board *b, const char *tag, int64_t st
 TERN_API tern_rc tern_board_images(tern_board *b, const char *tag, int64_t step, tern_tensor *t);
 /* Text; TensorBoard shows it as Markdown. */
 TERN_API tern_rc tern_board_text(tern_board *b, const char *tag, int64_t step, const char *text);
-/* The graph of a function that was called before, nodes grouped by the names that its ops were given. */
 struct tern_function;
+/* The graph of a function that was called before, nodes grouped by the names that its ops were given. */
 TERN_API tern_rc tern_board_graph(tern_board *b, struct tern_function *function);
 /* Hand what was written so far to the file. */
 TERN_API tern_rc tern_board_flush(tern_board *b);

@@ -67,16 +67,24 @@ typedef struct tern_pool_layer_opts {
   int64_t window[2], strides[2];
   int keepdims;
 } tern_pool_layer_opts;
+/* The largest of each window, [time, channels]. */
 TERN_API tern_layer *tern_max_pool1d(const tern_pool_layer_opts *opts);
+/* The same over [height, width, channels]. */
 TERN_API tern_layer *tern_max_pool2d(const tern_pool_layer_opts *opts);
+/* The mean of each window, [time, channels]. */
 TERN_API tern_layer *tern_avg_pool1d(const tern_pool_layer_opts *opts);
+/* The same over [height, width, channels]. */
 TERN_API tern_layer *tern_avg_pool2d(const tern_pool_layer_opts *opts);
 /* Over all positions: [.., channels] to [channels]. The averages leave masked steps out (1d). */
 TERN_API tern_layer *tern_global_max_pool1d(const tern_pool_layer_opts *opts);
+/* See tern_global_max_pool1d. */
 TERN_API tern_layer *tern_global_max_pool2d(const tern_pool_layer_opts *opts);
+/* See tern_global_max_pool1d. */
 TERN_API tern_layer *tern_global_avg_pool1d(const tern_pool_layer_opts *opts);
+/* See tern_global_max_pool1d. */
 TERN_API tern_layer *tern_global_avg_pool2d(const tern_pool_layer_opts *opts);
 
+/* [..] to one axis. */
 TERN_API tern_layer *tern_flatten_layer(const tern_layer_opts *opts);
 /* One size may be -1. */
 TERN_API tern_layer *tern_reshape_layer(tern_shape shape, const tern_layer_opts *opts);
@@ -195,6 +203,7 @@ TERN_API tern_tensor *tern_layer_get_weight(const tern_layer *layer, int i);
 typedef struct tern_layer_call_opts { int training; tern_tensor *mask; } tern_layer_call_opts;
 /* The layer's result for x, batch included. Makes the weights when it is the first. */
 TERN_API tern_tensor *tern_layer_call(tern_layer *layer, tern_tensor *x, const tern_layer_call_opts *opts);
+/* Its name; valid as long as the layer. */
 TERN_API const char *tern_layer_name(const tern_layer *layer);
 /* All weights (those of layers inside too) in Keras's order, borrowed from the layer: returns their number, fills at most
    max. */
@@ -224,6 +233,7 @@ TERN_API tern_layer *tern_model_layer(tern_model *model, int i);
 TERN_API tern_layer *tern_model_layer_named(tern_model *model, const char *name);
 /* The model's variables, or the trained ones only, borrowed from it: their number, fills at most max. */
 TERN_API int tern_model_variables(tern_model *model, tern_tensor **out, int max);
+/* See tern_model_variables. */
 TERN_API int tern_model_trainable_variables(tern_model *model, tern_tensor **out, int max);
 /* Copies of the weights' values, borrowed from the scope: their number, fills at most max. */
 TERN_API int tern_get_weights(tern_model *model, tern_tensor **out, int max);
@@ -233,6 +243,7 @@ TERN_API tern_rc tern_set_weights(tern_model *model, tern_tensor *const *values,
 TERN_API tern_rc tern_reset_states(tern_model *model);
 /* A table of layers, output shapes and numbers of parameters, to stdout; or as text: free(). */
 TERN_API void tern_summary(tern_model *model);
+/* What tern_summary prints. */
 TERN_API char *tern_summary_text(tern_model *model);
 /* One file: a safetensors file whose metadata hold the architecture, how the model was compiled, and the optimiser's
    state (docs/formats.md). Whole or not at all. Layers of your own are saved by name. */
@@ -308,6 +319,7 @@ TERN_API int tern_evaluate_dataset(tern_model *model, tern_dataset *data, double
                                    const tern_run_opts *opts);
 /* The model's results for all of x, batch by batch, in host memory where the device's own is not; as one tensor. */
 TERN_API tern_tensor *tern_predict(tern_model *model, tern_tensor *x, const tern_run_opts *opts);
+/* The same over the first component of each element. */
 TERN_API tern_tensor *tern_predict_dataset(tern_model *model, tern_dataset *data, const tern_run_opts *opts);
 
 #ifdef __cplusplus

@@ -115,7 +115,9 @@ TERN_API tern_rc tern_metric_update(tern_metric *metric, tern_tensor *y_true, te
 /* The figure so far, float32 of rank 0; of confusion_matrix [classes, classes] in its sums' dtype, rows are the true
    ones. 0 before any. */
 TERN_API tern_tensor *tern_metric_result(tern_metric *metric);
+/* Begin anew. */
 TERN_API tern_rc tern_metric_reset(tern_metric *metric);
+/* Its name, as logs have it; valid as long as the metric. */
 TERN_API const char *tern_metric_name(const tern_metric *metric);
 /* NULL is allowed. */
 TERN_API void tern_metric_release(tern_metric *metric);
@@ -157,6 +159,7 @@ typedef struct tern_early_stopping_opts {
   int larger_is_better, patience, start_from, restore_best, has_baseline;
   double min_delta, baseline;
 } tern_early_stopping_opts;
+/* Ends training when what is monitored has stopped getting better. Owned. */
 TERN_API tern_callback *tern_early_stopping(const tern_early_stopping_opts *opts);
 /* monitor, larger_is_better: as above. best_only: only epochs that are better than all before. resume: when the file is
    there as a fit begins, that fit goes on behind the epoch it was written after: weights, optimiser, random numbers,
