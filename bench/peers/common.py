@@ -7,6 +7,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -14,6 +15,7 @@ import numpy as np
 
 SAMPLES = 5  # as BENCH_SERVED of bench.h
 SECONDS = 0.03  # as BENCH_SECONDS
+LONG = 0.3
 THREADS = int(os.environ.get("TERN_BENCH_THREADS", "2"))
 STEPS = 10  # training steps behind a check
 
@@ -119,7 +121,9 @@ def transformer_data():
 class Case:
   """`run` does the work once and returns what `wait` needs to know that it is done; `result` gives the check.
 
-  each: wait for every run, because the next does not depend on it."""
+  each: wait for every run, because the next does not depend on it. result None: there is nothing to check."""
+
+  unit = "seconds"
 
   def __init__(self, run, result, wait=lambda value: None, each=True):
     self.run, self.result, self.wait, self.each, self.reps, self.checked = run, result, wait, each, 0, None
@@ -127,7 +131,9 @@ class Case:
   def check(self):
     """The figure of the results that run leaves from the start on: asked for before anything is timed."""
     if self.checked is None:
-      self.checked = float(self.result())
+      if not self.result:
+        self.wait(self.run())
+      self.checked = float(self.result()) if self.result else math.nan
     return self.checked
 
   def seconds(self, reps):
@@ -152,7 +158,10 @@ class Case:
         enough = enough + 1 if is_long else 0
         if not is_long:
           self.reps *= 2
-    return statistics.median(self.seconds(self.reps) for _ in range(SAMPLES))
+    first = self.seconds(self.reps)
+    if first > LONG:  # a model that is made and trained anew: one is a sample
+      return first
+    return statistics.median([first, *(self.seconds(self.reps) for _ in range(SAMPLES - 1))])
 
 
 def training(step, state, wait):
@@ -170,6 +179,47 @@ def training(step, state, wait):
     return loss
 
   return Case(run, result, wait, each=False)
+
+
+def fastest(*makers):
+  """Of cases that do the same in different ways, the one whose best time is the best."""
+  cases = [make() for make in makers]
+  return min(cases, key=lambda case: min(case.measure() for _ in range(3)))
+
+
+# ---- memory ----
+
+MEMORY_STEPS = 100
+
+
+def own_bytes(what):
+  """VmRSS or VmHWM of this process."""
+  with open("/proc/self/status") as status:
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith(what))
+
+
+def growth(run):
+  """In a fresh process whose libraries are loaded: how far MEMORY_STEPS runs raise its peak above what it has now."""
+  with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak begins anew: what importing took for a while does not count
+  before = own_bytes("VmHWM:")
+  run(MEMORY_STEPS)
+  return own_bytes("VmHWM:") - before
+
+
+class Memory:
+  """A case of what memory a child process needs: the bytes that this program prints when called with the arguments."""
+
+  unit = "bytes"
+
+  def __init__(self, *arguments):
+    self.command = [sys.executable, os.path.abspath(sys.argv[0]), *arguments]
+
+  def check(self):
+    return math.nan
+
+  def measure(self):
+    return float(subprocess.run(self.command, stdout=subprocess.PIPE, check=True, text=True).stdout.split()[-1])
 
 
 def answer(line, makers, made, version):
@@ -202,6 +252,6 @@ def main(about, version, makers):
     return 0 if words == ["--help"] else 2
   for name in (n for n in makers if not words or n in words):
     case = makers[name]()
-    row = {"case": name, "check": case.check(), "seconds": case.measure()}
+    row = {"case": name, "check": case.check(), case.unit: case.measure()}
     print(json.dumps(row), flush=True)
   return 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of the graph cases: PyTorch, compiled (torch.compile) or, with --eager, op by op."""
+"""The peer of graphs and of models with layers: PyTorch, compiled (torch.compile) or, with --eager, op by op."""
 import os
 import sys
 
@@ -40,6 +40,104 @@ def layernorm_rows():
     return F.layer_norm(x, common.ROWS[1:], scale, offset, common.NORM_EPSILON)
 
   return inference(norm, *common.rows_data())
+
+
+# ---- models with layers: random weights and data, shapes as in fit.c ----
+
+CNN_BATCH, TEXT_BATCH, BLOCK, WORDS, WIDTH, HEADS, BLOCKS = 64, 16, 128, 97, 128, 4, 3
+
+
+def cnn():
+  nn = torch.nn
+  net = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1),
+                      nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(7 * 7 * 64, 128), nn.ReLU(),
+                      nn.Linear(128, 10))
+  return net, torch.rand(CNN_BATCH, 1, 28, 28), torch.randint(10, (CNN_BATCH,))
+
+
+def cnn_channels_last():
+  net, x, labels = cnn()
+  return net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last), labels
+
+
+class Lstm(torch.nn.Module):
+  def __init__(self):
+    super().__init__()
+    self.lstm, self.dense = torch.nn.LSTM(64, 128, batch_first=True), torch.nn.Linear(128, 10)
+
+  def forward(self, x):
+    return self.dense(self.lstm(x)[0])
+
+
+def lstm():
+  return Lstm(), torch.randn(32, 100, 64), torch.randint(10, (32, 100))
+
+
+class Block(torch.nn.Module):
+  """x + attention(norm(x)), then x + dense(gelu(dense(norm(x)))); one product for queries, keys and values."""
+
+  def __init__(self):
+    super().__init__()
+    nn = torch.nn
+    self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
+    self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+    self.dense = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+
+  def forward(self, x):
+    qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    x = x + self.out(F.scaled_dot_product_attention(*qkv, is_causal=True).transpose(1, 2).flatten(2))
+    return x + self.dense(self.norms[1](x))
+
+
+def transformer():
+  nn = torch.nn
+  net = nn.Sequential(nn.Embedding(WORDS, WIDTH), *(Block() for _ in range(BLOCKS)), nn.LayerNorm(WIDTH),
+                      nn.Linear(WIDTH, WORDS))
+  return net, *(torch.randint(WORDS, (TEXT_BATCH, BLOCK)) for _ in range(2))
+
+
+def model_step(net, x, labels):
+  optimizer = torch.optim.Adam(net.parameters(), common.MLP_RATE, eps=common.EPSILON, fused=True)
+  loss_of = compiled(lambda x, labels: F.cross_entropy(net(x).flatten(0, -2), labels.flatten()))
+
+  def step():
+    optimizer.zero_grad()
+    loss = loss_of(x, labels)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+  return step
+
+
+def model_train(make):
+  return common.Case(model_step(*make()), None)
+
+
+def model_infer(make):
+  net, x, _ = make()
+  function = compiled(net.eval())
+
+  def run():
+    with torch.inference_mode():
+      return function(x)
+
+  return common.Case(run, None)
+
+
+def model_memory(make):
+  """In a fresh process, as memory_child of fit.c; a step of a small model first, for what it imports."""
+  model_step(torch.nn.Linear(2, 2), torch.ones(2, 2), torch.zeros(2, dtype=torch.int64))()
+
+  def run(steps):
+    step = model_step(*make())
+    for _ in range(steps):
+      step()
+
+  return common.growth(run)
+
+
+# ---- graphs with given weights ----
 
 
 def sequential(weights):
@@ -114,8 +212,18 @@ def transformer_infer():
 if __name__ == "__main__":
   sys.argv = [word for word in sys.argv if word != "--eager"]
   torch.set_num_threads(common.THREADS)
+  models = {"cnn": cnn, "lstm": lstm, "transformer": transformer}
+  if sys.argv[1:2] == ["--memory"]:
+    print(model_memory(models[sys.argv[2]]))
+    sys.exit(0)
   cases = {name: lambda name=name: chain(name) for name in common.CHAINS}
   cases.update({"graph/softmax_rows": softmax_rows, "graph/layernorm_rows": layernorm_rows,
                 "train/mlp784_compiled": mlp_train, "infer/mlp784": mlp_infer, "infer/cnn": cnn_infer,
-                "infer/transformer": transformer_infer})
+                "infer/transformer": transformer_infer,
+                "train/cnn": lambda: common.fastest(lambda: model_train(cnn), lambda: model_train(cnn_channels_last)),
+                "train/lstm": lambda: model_train(lstm), "infer/lstm": lambda: model_infer(lstm),
+                "train/transformer": lambda: model_train(transformer),
+                "infer/transformer_text": lambda: model_infer(transformer)})
+  for name in models:
+    cases["fit/memory_" + name] = lambda name=name: common.Memory(*(["--eager"] if EAGER else []), "--memory", name)
   sys.exit(common.main("torch.compile (or, with --eager, none)", torch.__version__, cases))
