@@ -2,6 +2,7 @@
    all steps of the batch. */
 #include "base/thread.h"
 #include "nn/layer.h"
+#include <math.h>
 
 typedef struct attention {
   int64_t heads, key_dim;
@@ -61,6 +62,22 @@ static tern_tensor *masked_queries(tern_tensor *y, tern_tensor *value, tern_tens
   return tern_where(seen, y, tern_mean(value, TERN_AXES_KEEP(2)));
 }
 
+/* Attention of what sees all of `time` keys, or those before it. In a graph the scale and the causal mask, a constant, are
+   done with the product, and the softmax is a plain one, for which backends have their fastest kernels. */
+static tern_tensor *attend(tern_tensor *query, tern_tensor *key, tern_tensor *value, const tern_attention_opts *opts,
+                           int64_t time, int64_t size) {
+  enum { LONGEST = 1 << 14 }; /* of a mask that is kept; a size that varies is a larger number, or negative */
+  if (tern_executing_eagerly() || opts->mask || opts->dropout > 0 || time < 1 || time > LONGEST)
+    return tern_scaled_dot_product_attention(query, key, value, opts);
+  tern_tensor *scores = tern_matmul(tern_mul(query, tern_scalar(1 / sqrt((double)size))), tern_transpose(key));
+  if (opts->causal) {
+    tern_tensor *at = tern_arange(0, (double)time, 1, TERN_I32), *row = tern_reshape(at, TERN_SHAPE(time, 1));
+    tern_tensor *none = tern_zeros(TERN_SHAPE(time, time), tern_dtype_get(query));
+    scores = tern_add(scores, tern_where(tern_greater_equal(row, at), none, tern_scalar(-INFINITY)));
+  }
+  return tern_matmul(tern_softmax(scores, -1), value);
+}
+
 static tern_tensor *call(tern_layer *l, tern_tensor *x, tern__pass *p) {
   const attention *a = l->params;
   const int64_t h = a->heads, k = a->key_dim, v = value_dim(a), f = tern_dim(l->weight[0], 0);
@@ -82,7 +99,7 @@ static tern_tensor *call(tern_layer *l, tern_tensor *x, tern__pass *p) {
     opts.mask = tern_expand_dims(tern_expand_dims(p->mask, 1), 1); /* keys [batch, 1, 1, time] */
     if (!opts.mask) return NULL;
   }
-  tern_tensor *y = tern_scaled_dot_product_attention(query, key, value, &opts);
+  tern_tensor *y = attend(query, key, value, &opts, time, k);
   if (p->mask != TERN_NONE) y = masked_queries(y, value, p->mask);
   y = tern_reshape(tern_permute(y, (int[]){0, 2, 1, 3}, 4), TERN_SHAPE(-1, h * v));
   return tern_reshape(project(l, y, 3, h * v, f), TERN_SHAPE(batch, time, f));

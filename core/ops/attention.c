@@ -53,6 +53,11 @@ static void lower_weights(tern__builder *b) {
     const int row = tern__b_iota(b, q->n_space - 2, TERN_I32), key = tern__b_iota(b, q->n_space - 1, TERN_I32);
     x = tern__b_where(b, tern__b_map2(b, TERN_OP_GE, row, key), x, never);
   }
+  if (!(form & (FLOAT_MASK | BOOL_MASK))) { /* every row sees something */
+    const int e = tern__c_exp(b, tern__c_sub(b, x, tern__c_max(b, x)));
+    tern__b_out(b, 0, tern__c_div(b, e, tern__c_sum(b, e)));
+    return;
+  }
   /* a row that may see nothing has weights 0: neither -inf - -inf nor 0 / 0 */
   const int top = tern__c_max(b, x), zero = tern__c_const(b, x, 0);
   const int shift = tern__b_where(b, tern__b_map2(b, TERN_OP_EQ, top, never), zero, top);
