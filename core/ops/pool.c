@@ -151,7 +151,7 @@ static tern_tensor *by_window(const tern__grad *g, tern_tensor *t, int n, int fi
   return tern_reshape(t, shape);
 }
 
-/* dy where x is the first of its window that is as large as the result, or the first NaN. */
+/* dy where x is the first of its window that is not less than the result. */
 static tern_tensor *to_first(const tern__grad *g, int n, int first) {
   tern_tensor *x = g->in[0], *dy = g->dout[0];
   tern_range ranges[TERN_MAX_RANK];
@@ -171,10 +171,9 @@ static tern_tensor *to_first(const tern__grad *g, int n, int first) {
   }
   tern_tensor *in = by_window(g, whole ? x : tern_slice(x, ranges, x->rank), n, first, true);
   tern_tensor *out = by_window(g, g->out[0], n, first, false);
-  tern_tensor *place = tern_reshape(tern_arange(0, (double)count, 1, TERN_F32), places), *hit = tern_equal(in, out);
-  if (tern__is_float((tern_dtype)x->dtype)) hit = tern_logical_or(hit, tern_isnan(in));
-  tern_tensor *at = tern_min(tern_where(hit, place, tern_scalar((double)count)),
-                             &(tern_reduce_opts){.axes = axes, .n_axes = n, .keepdims = 1});
+  tern_tensor *place = tern_reshape(tern_arange(0, (double)count, 1, TERN_F32), places);
+  tern_tensor *held = tern_where(tern_less(in, out), tern_scalar((double)count), place); /* not less: NaN too */
+  tern_tensor *at = tern_min(held, &(tern_reduce_opts){.axes = axes, .n_axes = n, .keepdims = 1});
   tern_tensor *spread = tern_where(tern_equal(place, at), by_window(g, dy, n, first, false), tern_scalar(0));
   tern_shape used = tern_shape_of(x->rank, x->shape);
   for (int s = 0; s < n; s++) used.dim[first + s] = dy->shape[first + s] * g->attr[WINDOW + s].i;
