@@ -44,36 +44,42 @@ static dot_part one_part(dot_form form) {
   return form == DOT_TILED ? DOT_PART_TILED : form == DOT_ROW ? DOT_PART_ROW : DOT_PART_PLAIN;
 }
 
+/* The parts that a plan needs. */
+static int parts_of(const dot_kernel *k, const dot_plan *p, dot_part out[3]) {
+  int n = 0;
+  if (p->form < DOT_CLBLAST) out[n++] = one_part(p->form);
+  if (p->form == DOT_BLOCKS) out[n++] = block_part(p);
+  if (p->a == DOT_PACKED || p->pack_b) out[n++] = DOT_PART_PACK;
+  if (k->shape.epilogue && (k->shape.apart || p->form == DOT_CLBLAST)) out[n++] = DOT_PART_FINISH;
+  return n;
+}
+
 tern_rc dot_register(tern_dev *dev, dot_kernel *k, const dot_plan *p) {
+  dot_part part[3];
   tern_rc rc = TERN_OK;
-  if (!k->lazy) return rc;
-  if (p->form < DOT_CLBLAST) rc = register_part(dev, k, one_part(p->form));
-  if (p->form == DOT_BLOCKS) rc = register_part(dev, k, block_part(p));
-  if (!rc && (p->a == DOT_PACKED || p->pack_b)) rc = register_part(dev, k, DOT_PART_PACK);
-  if (!rc && k->shape.epilogue && (k->shape.apart || p->form == DOT_CLBLAST))
-    rc = register_part(dev, k, DOT_PART_FINISH);
+  const int n = k->lazy ? parts_of(k, p, part) : 0;
+  for (int i = 0; i < n && !rc; i++) rc = register_part(dev, k, part[i]);
   return rc;
+}
+
+/* Makes a part ready; where its cl_kernel stands is for who launches it. */
+static tern_rc part_ready(tern_dev *dev, dot_kernel *k, dot_part part) {
+  cl_kernel ignored;
+  return kernel_of(dev, k, part, part == DOT_PART_FINISH ? &k->epilogue.finish : &ignored);
 }
 
 /* What fails is for the launch to say. */
 void dot_plan_ready(tern_dev *dev, dot_kernel *k, const dot_plan *p) {
-  cl_kernel ignored;
-  tern_rc rc = TERN_OK;
-  if (p->form < DOT_CLBLAST) rc = kernel_of(dev, k, one_part(p->form), &ignored);
-  if (p->form == DOT_BLOCKS) rc = kernel_of(dev, k, block_part(p), &ignored);
-  if (!rc && p->form == DOT_BLOCKS && (p->a == DOT_PACKED || p->pack_b))
-    rc = kernel_of(dev, k, DOT_PART_PACK, &ignored);
-  if (!rc && k->shape.epilogue && (k->shape.apart || p->form == DOT_CLBLAST))
-    kernel_of(dev, k, DOT_PART_FINISH, &k->epilogue.finish);
+  dot_part part[3];
+  const int n = parts_of(k, p, part);
+  for (int i = 0; i < n && !part_ready(dev, k, part[i]);) i++;
 }
 
 tern_rc dot_registered_ready(tern_dev *dev, tern_kernel *head) {
   dot_kernel *k = (dot_kernel *)head;
   tern_rc rc = TERN_OK;
-  for (int i = 0; i < DOT_PARTS && !rc; i++) {
-    cl_kernel *to = i == DOT_PART_FINISH ? &k->epilogue.finish : NULL, ignored;
-    if (k->section[i]) rc = kernel_of(dev, k, (dot_part)i, to ? to : &ignored);
-  }
+  for (int i = 0; i < DOT_PARTS && !rc; i++)
+    if (k->section[i]) rc = part_ready(dev, k, (dot_part)i);
   return rc;
 }
 
