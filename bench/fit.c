@@ -2,10 +2,7 @@
    an LSTM and of a transformer, compiled, beside the same models elsewhere (peers/, through --serve). Memory is
    measured in a process of its own: the growth of peak RSS from before the model to the end of 100 steps. */
 #include "bench.h"
-
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "child.h"
 
 enum {
   CNN_BATCH = 64,
@@ -185,31 +182,12 @@ static int memory_child(const char *which) {
   return tern_finish();
 }
 
-static double memory_bytes(char number) {
-  extern char **environ;
-  int ends[2];
-  char text[64] = "", self[] = "fit", name[] = "--memory", which[] = {number, 0};
-  char *argv[] = {self, name, which, NULL};
-  pid_t child;
-  posix_spawn_file_actions_t actions;
-  if (pipe(ends)) return NAN;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-  posix_spawn_file_actions_addclose(&actions, ends[0]);
-  const int failed = posix_spawn(&child, "/proc/self/exe", &actions, NULL, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  size_t at = 0;
-  for (ssize_t n; !failed && at < sizeof text - 1 && (n = read(ends[0], text + at, sizeof text - 1 - at)) > 0;)
-    at += (size_t)n;
-  close(ends[0]);
-  int status = 1;
-  if (!failed) waitpid(child, &status, 0);
-  return status ? NAN : strtod(text, NULL);
+static double memory_bytes(const char *number) {
+  return bench_child((char *const[]){"fit", "--memory", (char *)(uintptr_t)number, NULL});
 }
-static double cnn_memory(void) { return memory_bytes('0'); }
-static double lstm_memory(void) { return memory_bytes('1'); }
-static double transformer_memory(void) { return memory_bytes('2'); }
+static double cnn_memory(void) { return memory_bytes("0"); }
+static double lstm_memory(void) { return memory_bytes("1"); }
+static double transformer_memory(void) { return memory_bytes("2"); }
 
 int main(int argc, char **argv) {
   if (argc == 3 && !strcmp(argv[1], "--memory")) return memory_child(argv[2]);

@@ -2,10 +2,7 @@
    libtorch's (peers/, through --serve); what recording an op on the tape costs; what a thousand steps leave behind.
    Memory is measured in a process of its own: the growth of peak RSS from before the model to the end of 100 steps. */
 #include "bench.h"
-
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "child.h"
 
 enum {
   BATCH = 128,
@@ -129,28 +126,7 @@ static int memory_child(void) {
   return tern_finish();
 }
 
-static double memory_bytes(void) {
-  extern char **environ;
-  int ends[2];
-  char text[64] = "", self[] = "train", name[] = "--memory";
-  char *argv[] = {self, name, NULL};
-  pid_t child;
-  posix_spawn_file_actions_t actions;
-  if (pipe(ends)) return NAN;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-  posix_spawn_file_actions_addclose(&actions, ends[0]);
-  const int failed = posix_spawn(&child, "/proc/self/exe", &actions, NULL, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  size_t at = 0;
-  for (ssize_t n; !failed && at < sizeof text - 1 && (n = read(ends[0], text + at, sizeof text - 1 - at)) > 0;)
-    at += (size_t)n;
-  close(ends[0]);
-  int status = 1;
-  if (!failed) waitpid(child, &status, 0);
-  return status ? NAN : strtod(text, NULL);
-}
+static double memory_bytes(void) { return bench_child((char *const[]){"train", "--memory", NULL}); }
 
 /* ---- the tape ---- */
 
