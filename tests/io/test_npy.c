@@ -3,8 +3,8 @@
    more. */
 #include "base/alloc.h"
 #include "io/npy.h"
+#include "io/files.h"
 #include "support/values.h"
-#include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,31 +14,6 @@
 
 static char folder[] = "/tmp/tern-npy-XXXXXX";
 static char path[sizeof folder + 32];
-
-static void write_file(const void *bytes, size_t size) {
-  (void)unlink(path); /* some file systems sync a file that is cut to nothing and written anew */
-  FILE *file = fopen(path, "wb");
-  CHECK(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0, "cannot write %s", path);
-}
-
-/* A file's bytes, owned by the caller. NULL when it cannot be read. */
-static unsigned char *read_file(const char *name, size_t *size) {
-  FILE *file = fopen(name, "rb");
-  unsigned char *bytes = file ? malloc(1 << 20) : NULL;
-  *size = bytes ? fread(bytes, 1, 1 << 20, file) : 0;
-  if (file) fclose(file);
-  return bytes;
-}
-
-/* Entries of the folder besides the file itself: temporary files that were left. */
-static int left_over(void) {
-  int n = 0;
-  DIR *d = opendir(folder);
-  for (const struct dirent *e; d && (e = readdir(d));)
-    n += e->d_name[0] == '.' && strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
-  if (d) closedir(d);
-  return n;
-}
 
 /* ---- files of NumPy ---- */
 
@@ -107,7 +82,7 @@ static void test_written(void) {
     const tern_npz_opts opts = {.compressed = compressed};
     CHECK(tern_npz_write(path, names, tensors, N_ALL, &opts) == TERN_OK, "write: %s", tern_error());
     check_all(path);
-    free(read_file(path, &sizes[compressed]));
+    free(files_read(path, &sizes[compressed]));
   }
   CHECK(sizes[1] < sizes[0], "deflated: %zu bytes, stored: %zu", sizes[1], sizes[0]);
   CHECK(tern_npz_write(path, NULL, NULL, 0, NULL) == TERN_OK, "nothing: %s", tern_error());
@@ -116,7 +91,7 @@ static void test_written(void) {
   CHECK(!tern_npz_get(file, "a"), "an array of nothing");
   CHECK_ERROR(TERN_E_ARG, "no arrays");
   tern_npz_close(file);
-  CHECK(left_over() == 0, "temporary files are left");
+  CHECK(files_left_over(folder) == 0, "temporary files are left");
 }
 
 /* Views, scalars, variables, large tensors; the header as numpy.save writes it. */
@@ -127,7 +102,7 @@ static void test_round_trip(void) {
   size_t size;
   CHECK(tern_npy_write(path, tern_transpose(matrix)) == TERN_OK, "write: %s", tern_error());
   CHECK_LIST(tern_npy_read(path), TERN_SHAPE(3, 2), TERN_F32, 1, 4, 2, 5, 3, 6);
-  unsigned char *bytes = read_file(path, &size);
+  unsigned char *bytes = files_read(path, &size);
   CHECK(bytes && size == 128 + 24 && !memcmp(bytes, expected, sizeof expected - 1) && bytes[127] == '\n' &&
             bytes[126] == ' ',
         "%zu bytes", size);
@@ -160,7 +135,7 @@ static void make(const char *dict, size_t data) {
   bytes[9] = (unsigned char)(length >> 8);
   memcpy(bytes + 10, dict, length);
   for (size_t i = 0; i < data; i++) bytes[10 + length + i] = (unsigned char)i;
-  write_file(bytes, 10 + length + data);
+  files_write(path, bytes, 10 + length + data);
 }
 
 static void refused(const char *dict, size_t data, const char *part) {
@@ -246,23 +221,23 @@ static void test_wrong_meaning(void) {
 static void test_wrong_files(void) {
   TERN_SCOPE;
   unsigned char bytes[128] = "\x93NUMPY\1\0\377\377{";
-  write_file(bytes, 128);
+  files_write(path, bytes, 128);
   CHECK(!tern_npy_read(path), "a header that is not there");
   CHECK_ERROR(TERN_E_IO, "claims a header of 65535 bytes, but only 118 follow");
   bytes[6] = 2;
   bytes[10] = bytes[11] = 255;
-  write_file(bytes, 128);
+  files_write(path, bytes, 128);
   CHECK(!tern_npy_read(path), "a header of 4 GiB");
   CHECK_ERROR(TERN_E_IO, "4294967295");
   bytes[6] = 4;
-  write_file(bytes, 128);
+  files_write(path, bytes, 128);
   CHECK(!tern_npy_read(path), "version 4");
   CHECK_ERROR(TERN_E_IO, "version 4.0");
   bytes[0] = 'x';
-  write_file(bytes, 128);
+  files_write(path, bytes, 128);
   CHECK(!tern_npy_read(path), "no magic");
   CHECK_ERROR(TERN_E_IO, "does not begin like");
-  write_file(bytes, 0);
+  files_write(path, bytes, 0);
   CHECK(!tern_npy_read(path), "an empty file");
   CHECK_ERROR(TERN_E_IO, "holds 0 bytes");
   CHECK(!tern_npz_open(path), "an empty file");
@@ -300,17 +275,17 @@ static void test_damage(void) {
   TERN_SCOPE;
   for (int k = 0; k < 2; k++) {
     size_t size;
-    unsigned char *bytes = read_file(k ? TERN_FIXTURES "/npy/stored.npz" : TERN_FIXTURES "/npy/deflated.npz", &size);
+    unsigned char *bytes = files_read(k ? TERN_FIXTURES "/npy/stored.npz" : TERN_FIXTURES "/npy/deflated.npz", &size);
     CHECK(bytes != NULL, "no fixture");
     int survived = 0;
     for (size_t cut = 0; cut < size; cut += 5) {
-      write_file(bytes, cut);
+      files_write(path, bytes, cut);
       CHECK(!sound(), "cut off after %zu bytes", cut);
       CHECK_ERROR(TERN_E_IO, path);
     }
     for (size_t at = k; at < size; at += k ? 7 : 3) {
       bytes[at] ^= (unsigned char)(1 << at % 8);
-      write_file(bytes, size);
+      files_write(path, bytes, size);
       if (sound())
         survived++; /* dates, versions, attributes */
       else
@@ -329,16 +304,16 @@ static void put(unsigned char *p, unsigned long v, int n) {
 /* One bytewise change to a file of one array "a" of 12 bytes, stored: local header 0, directory, end. */
 static void changed(size_t at, unsigned long value, int n, const char *part) {
   size_t size;
-  unsigned char *bytes = read_file(path, &size);
+  unsigned char *bytes = files_read(path, &size);
   unsigned char old[8];
   CHECK(bytes && at + (size_t)n <= size, "no file");
   memcpy(old, bytes + at, (size_t)n);
   put(bytes + at, value, n);
-  write_file(bytes, size);
+  files_write(path, bytes, size);
   CHECK(!sound(), "accepted: %s", part);
   CHECK_ERROR(TERN_E_IO, part);
   memcpy(bytes + at, old, (size_t)n);
-  write_file(bytes, size);
+  files_write(path, bytes, size);
   free(bytes);
 }
 
@@ -412,7 +387,7 @@ static void test_write_arguments(void) {
   }
   CHECK(tern_npz_write(path, (const char *const[]){"a..b", "..."}, t, 2, NULL) == TERN_OK, "%s", tern_error());
   (void)unlink(path);
-  CHECK(access(path, F_OK) != 0 && left_over() == 0, "something was written");
+  CHECK(access(path, F_OK) != 0 && files_left_over(folder) == 0, "something was written");
 }
 
 static void test_write_fails(void) {
@@ -424,7 +399,7 @@ static void test_write_fails(void) {
   CHECK(tern_npy_write(path, t[0]) == TERN_OK, "write: %s", tern_error());
   CHECK(tern_npy_write("/dev/full", t[0]) == TERN_E_IO, "over a device");
   CHECK_ERROR(TERN_E_IO, "not a regular file");
-  unsigned char *before = read_file(path, &size);
+  unsigned char *before = files_read(path, &size);
   getrlimit(RLIMIT_FSIZE, &old);
   limit = old;
   limit.rlim_cur = 100000; /* a disk that is full */
@@ -440,9 +415,9 @@ static void test_write_fails(void) {
   signal(SIGXFSZ, handler);
   CHECK(many == TERN_E_IO, "a full disk");
   CHECK_ERROR(TERN_E_IO, "File too large");
-  unsigned char *after = read_file(path, &size_after);
+  unsigned char *after = files_read(path, &size_after);
   CHECK(before && after && size == size_after && !memcmp(before, after, size), "the old file was changed");
-  CHECK(left_over() == 0, "temporary files are left");
+  CHECK(files_left_over(folder) == 0, "temporary files are left");
   free(before);
   free(after);
 }
@@ -464,7 +439,7 @@ static void test_no_memory(void) {
     }
     CHECK(n > 2 && n < 200, "%d: %ld allocations", what, n);
   }
-  CHECK(left_over() == 0, "temporary files are left");
+  CHECK(files_left_over(folder) == 0, "temporary files are left");
 }
 
 static const test_case cases[] = {{"numpys", test_numpys},           {"written", test_written},

@@ -1,8 +1,8 @@
 /* safetensors files: what the reference implementation wrote is read and written again byte by byte; every way in
    which a file can be wrong is refused; a failed write leaves nothing behind. Checkpoints: all variables change or
    none. */
+#include "io/files.h"
 #include "support/values.h"
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,30 +16,6 @@
 static char folder[] = "/tmp/tern-safetensors-XXXXXX";
 static char path[sizeof folder + 32];
 
-static void write_file(const void *bytes, size_t size) {
-  FILE *file = fopen(path, "wb");
-  CHECK(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0, "cannot write %s", path);
-}
-
-/* A file's bytes, owned by the caller. NULL when it cannot be read. */
-static char *read_file(const char *name, size_t *size) {
-  FILE *file = fopen(name, "rb");
-  char *bytes = file ? malloc(1 << 20) : NULL;
-  *size = bytes ? fread(bytes, 1, 1 << 20, file) : 0;
-  if (file) fclose(file);
-  return bytes;
-}
-
-/* Entries of the folder besides the file itself: temporary files that were left. */
-static int left_over(void) {
-  int n = 0;
-  DIR *d = opendir(folder);
-  for (const struct dirent *e; d && (e = readdir(d));)
-    n += e->d_name[0] == '.' && strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
-  if (d) closedir(d);
-  return n;
-}
-
 /* A file of this header and that many bytes 0, 1, 2, .. of data. */
 static void make(const char *json, size_t data) {
   static unsigned char bytes[1 << 16];
@@ -47,7 +23,7 @@ static void make(const char *json, size_t data) {
   memcpy(bytes, &length, 8);
   memcpy(bytes + 8, json, length);
   for (size_t i = 0; i < data; i++) bytes[8 + length + i] = (unsigned char)i;
-  write_file(bytes, 8 + length + data);
+  files_write(path, bytes, 8 + length + data);
 }
 
 static void refused(const char *json, size_t data, const char *part) {
@@ -123,17 +99,17 @@ static void test_same_bytes(void) {
   }
   CHECK(tern_safetensors_write(path, names, tensors, N_ALL, made_by, 1) == TERN_OK, "write: %s", tern_error());
   size_t size, expected_size;
-  char *got = read_file(path, &size),
-       *expected = read_file(TERN_FIXTURES "/safetensors/all.safetensors", &expected_size);
+  char *got = files_read(path, &size),
+       *expected = files_read(TERN_FIXTURES "/safetensors/all.safetensors", &expected_size);
   CHECK(got && expected && size == expected_size && !memcmp(got, expected, size), "all: another file of %zu bytes",
         size);
   free(got);
   free(expected);
   CHECK(tern_safetensors_write(path, NULL, NULL, 0, NULL, 0) == TERN_OK, "nothing: %s", tern_error());
-  got = read_file(path, &size);
+  got = files_read(path, &size);
   CHECK(got && size == 16 && !memcmp(got, "\10\0\0\0\0\0\0\0{}      ", 16), "nothing: %zu bytes", size);
   free(got);
-  CHECK(left_over() == 0, "temporary files are left");
+  CHECK(files_left_over(folder) == 0, "temporary files are left");
   CHECK_NO_ERROR();
 }
 
@@ -264,15 +240,15 @@ static void test_wrong_meaning(void) {
 
 static void test_wrong_files(void) {
   unsigned char bytes[32] = {255, 255, 255, 255, 255, 255, 255, 255, '{', '}'};
-  write_file(bytes, 10);
+  files_write(path, bytes, 10);
   CHECK(!tern_safetensors_open(path), "a header of 2^64 - 1 bytes");
   CHECK_ERROR(TERN_E_IO, "at most 100000000");
   const uint64_t length = 100000000;
   memcpy(bytes, &length, 8);
-  write_file(bytes, 10);
+  files_write(path, bytes, 10);
   CHECK(!tern_safetensors_open(path), "a header that is not there");
   CHECK_ERROR(TERN_E_IO, "truncated");
-  write_file(bytes, 0);
+  files_write(path, bytes, 0);
   CHECK(!tern_safetensors_open(path), "an empty file");
   CHECK_ERROR(TERN_E_IO, "holds 0 bytes");
   CHECK(!tern_safetensors_open(folder), "a folder");
@@ -293,15 +269,15 @@ static void test_wrong_files(void) {
 /* Cut off after each byte, and each byte changed: refused or read, never a crash. */
 static void test_damage(void) {
   size_t size;
-  char *bytes = read_file(TERN_FIXTURES "/safetensors/all.safetensors", &size);
+  char *bytes = files_read(TERN_FIXTURES "/safetensors/all.safetensors", &size);
   CHECK(bytes != NULL, "no fixture");
   for (size_t cut = 0; cut < size; cut++) {
-    write_file(bytes, cut);
+    files_write(path, bytes, cut);
     CHECK(!tern_safetensors_open(path), "cut off after %zu bytes", cut);
     CHECK_ERROR(TERN_E_IO, path);
   }
   bytes[size] = 0;
-  write_file(bytes, size + 1);
+  files_write(path, bytes, size + 1);
   CHECK(!tern_safetensors_open(path), "one byte more");
   CHECK_ERROR(TERN_E_IO, "bytes of data, expected");
   const uint64_t length = *(uint64_t *)(void *)bytes;
@@ -310,7 +286,7 @@ static void test_damage(void) {
     static const char flips[] = {1, 2, 16, 32, 64, (char)128};
     for (size_t k = 0; k < sizeof flips; k++) {
       bytes[at] ^= flips[k];
-      write_file(bytes, size);
+      files_write(path, bytes, size);
       tern_safetensors *file = tern_safetensors_open(path);
       if (!file) CHECK_ERROR(TERN_E_IO, path);
       survived += file != NULL; /* another name, or another dtype of that size */
@@ -368,7 +344,7 @@ static void test_write_arguments(void) {
   CHECK_ERROR(TERN_E_ARG, "NULL");
   CHECK(tern_safetensors_write(path, good, t, 2, null_key, 1) == TERN_E_ARG, "no key");
   CHECK_ERROR(TERN_E_ARG, "NULL");
-  CHECK(access(path, F_OK) != 0 && left_over() == 0, "something was written");
+  CHECK(access(path, F_OK) != 0 && files_left_over(folder) == 0, "something was written");
 }
 
 static void test_write_fails(void) {
@@ -399,7 +375,7 @@ static void test_write_fails(void) {
   (void)unlink(link_path);
   /* a disk that is full, as a limit on the size of files */
   size_t size, size_after;
-  char *before = read_file(path, &size);
+  char *before = files_read(path, &size);
   struct rlimit limit, old;
   getrlimit(RLIMIT_FSIZE, &old);
   limit = old;
@@ -412,9 +388,9 @@ static void test_write_fails(void) {
   signal(SIGXFSZ, handler);
   CHECK(rc == TERN_E_IO, "a full disk");
   CHECK_ERROR(TERN_E_IO, "File too large");
-  char *after = read_file(path, &size_after);
+  char *after = files_read(path, &size_after);
   CHECK(before && after && size == size_after && !memcmp(before, after, size), "the old file was changed");
-  CHECK(left_over() == 0, "temporary files are left");
+  CHECK(files_left_over(folder) == 0, "temporary files are left");
   free(before);
   free(after);
 }
@@ -432,7 +408,7 @@ static void test_long_name(void) {
   tern_safetensors *file = tern_safetensors_open(name);
   CHECK_LIST(tern_safetensors_get(file, "a"), TERN_SHAPE(2), TERN_F32, 1, 2);
   tern_safetensors_close(file);
-  CHECK(unlink(name) == 0 && left_over() == 0 && chdir(old) == 0, "cleaning up");
+  CHECK(unlink(name) == 0 && files_left_over(folder) == 0 && chdir(old) == 0, "cleaning up");
   CHECK_NO_ERROR();
 }
 
