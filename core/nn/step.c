@@ -121,7 +121,9 @@ static tern_tensor *run(tern_model *m, tern_function **f, tern_function_body bod
 /* The variables that steps change; and the optimiser's state for them, so that nothing is made inside of a step. */
 static tern_rc find_variables(tern_model *m) {
   const int n = tern_model_trainable_variables(m, NULL, 0);
-  if (m->variable && n == m->n_variables) return TERN_OK;
+  bool same = m->variable && n == m->n_variables;
+  for (int i = 0; i < n && same; i++) same = tern_trainable(m->variable[i]);
+  if (same) return TERN_OK;
   tern__model_drop_functions(m);
   m->variable = tern__calloc((size_t)n + 1, sizeof *m->variable);
   if (!m->variable) return tern__fail(TERN_E_OOM, "fit: out of host memory");

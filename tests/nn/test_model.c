@@ -193,6 +193,24 @@ static void from_datasets(void) {
   tern_model_release(b);
 }
 
+/* Which weights are trained may change between fits, their number staying the same. */
+static void frozen(void) {
+  TERN_SCOPE;
+  tern_tensor *x = some(32, 4), *y = answers(x);
+  tern_model *m = tern_sequential(tern_dense(4, &(tern_dense_opts){.input_shape = TERN_SHAPE(4)}), tern_dense(1, NULL));
+  tern_compile(m, &(tern_compile_opts){.optimizer = "sgd", .loss = "mean_squared_error"});
+  for (int trained = 0; trained < 2; trained++) {
+    tern_tensor *before[4], *after[4];
+    for (int i = 0; i < 2; i++) tern_layer_set_trainable(tern_model_layer(m, i), i == trained);
+    CU_ASSERT_EQUAL(tern_get_weights(m, before, 4), 4);
+    CU_ASSERT_EQUAL(tern_fit(m, x, y, &(tern_fit_opts){.progress = TERN_PROGRESS_NONE}), TERN_OK);
+    CU_ASSERT_EQUAL(tern_get_weights(m, after, 4), 4);
+    for (int k = 0; k < 4; k++)
+      CHECK(tern_equal_all(before[k], after[k]) == (k / 2 != trained), "layer %d is trained, weight %d", trained, k);
+  }
+  tern_model_release(m);
+}
+
 /* ---- files ---- */
 
 static void files(void) {
@@ -296,6 +314,7 @@ static void not_finite(void) {
   }
 }
 
-static const test_case all_cases[] = {{"as Keras", as_keras}, {"trains", trains},       {"datasets", from_datasets},
-                                      {"files", files},       {"bad input", bad_input}, {"not finite", not_finite}};
+static const test_case all_cases[] = {{"as Keras", as_keras},    {"trains", trains}, {"datasets", from_datasets},
+                                      {"frozen", frozen},        {"files", files},   {"bad input", bad_input},
+                                      {"not finite", not_finite}};
 TEST_MAIN("model", all_cases)
