@@ -33,7 +33,7 @@ static tern_rc build(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const int64_t h = a->heads, k = a->key_dim, v = value_dim(a);
   int64_t f = 0;
   if (in.rank != 3) return tern__fail(TERN_E_ARG, "its input has rank %d; it must be [batch, time, features]", in.rank);
-  const tern_rc rc = tern__layer_size(l, in, 2, &f);
+  const tern_rc rc = tern__layer_size(in, 2, &f);
   if (rc) return rc;
   const bool ok =
       dense(l, "query/kernel", "query/bias", TERN_SHAPE(f, h, k), TERN_SHAPE(h, k), dtype) &&

@@ -73,10 +73,10 @@ static tern_rc check_transpose(const void *params) { return check("Conv2DTranspo
 
 /* ---- weights ---- */
 
-static tern_rc channels_of(const tern_layer *l, tern_shape in, int dims, int64_t *channels) {
+static tern_rc channels_of(tern_shape in, int dims, int64_t *channels) {
   const tern_rc rc =
       tern__check_rank(in.rank, dims + 2, dims == 1 ? "[batch, time, channels]" : "[batch, height, width, channels]");
-  return rc ? rc : tern__layer_size(l, in, -1, channels);
+  return rc ? rc : tern__layer_size(in, -1, channels);
 }
 
 static tern_rc weights(tern_layer *l, tern_shape kernel, int64_t bias, tern_dtype dtype) {
@@ -93,7 +93,7 @@ static tern_rc weights(tern_layer *l, tern_shape kernel, int64_t bias, tern_dtyp
 static tern_rc build_forward(tern_layer *l, tern_shape in, tern_dtype dtype, int dims) {
   const conv *c = l->params;
   int64_t channels = 0, groups = c->opts.groups ? c->opts.groups : 1;
-  const tern_rc rc = channels_of(l, in, dims, &channels);
+  const tern_rc rc = channels_of(in, dims, &channels);
   if (rc) return rc;
   if (channels % groups)
     return tern__fail(TERN_E_ARG, "groups is %lld, which does not divide the %lld channels of its input",
@@ -109,7 +109,7 @@ static tern_rc build_2d(tern_layer *l, tern_shape in, tern_dtype dtype) { return
 static tern_rc build_depthwise(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const conv *c = l->params;
   int64_t channels = 0;
-  const tern_rc rc = channels_of(l, in, 2, &channels);
+  const tern_rc rc = channels_of(in, 2, &channels);
   return rc ? rc
             : weights(l, TERN_SHAPE(c->kernel[0], c->kernel[1], channels, c->filters), channels * c->filters, dtype);
 }
@@ -117,7 +117,7 @@ static tern_rc build_depthwise(tern_layer *l, tern_shape in, tern_dtype dtype) {
 static tern_rc build_transpose(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const conv *c = l->params;
   int64_t channels = 0;
-  const tern_rc rc = channels_of(l, in, 2, &channels);
+  const tern_rc rc = channels_of(in, 2, &channels);
   return rc ? rc : weights(l, TERN_SHAPE(c->kernel[0], c->kernel[1], c->filters, channels), c->filters, dtype);
 }
 

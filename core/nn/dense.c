@@ -26,7 +26,7 @@ static tern_rc build_dense(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const dense *d = l->params;
   int64_t size = 0;
   if (in.rank < 2) return tern__check_rank(in.rank, 2, "[batch, .., features], or more");
-  const tern_rc rc = tern__layer_size(l, in, -1, &size);
+  const tern_rc rc = tern__layer_size(in, -1, &size);
   if (rc) return rc;
   dtype = tern__weight_dtype(dtype);
   if (!tern__layer_weight(l, "kernel", TERN_SHAPE(size, d->units), dtype, d->opts.kernel_initializer, "glorot_uniform",

@@ -168,7 +168,6 @@ static tern_rc train_epoch(trainer *t) {
     t->endless = tern_dataset_begin(t->data);
     if (!t->endless) rc = tern__recorded();
   }
-  if (it != t->endless && more != 0) t->moment.steps = t->moment.step;
   if (!t->endless) tern_iterator_end(it);
   if (!rc) t->bar.steps = t->moment.steps = t->moment.step;
   return rc;

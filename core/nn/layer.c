@@ -228,9 +228,8 @@ tern_tensor *tern__layer_weight(tern_layer *l, const char *name, tern_shape shap
   return v;
 }
 
-tern_rc tern__layer_size(const tern_layer *l, tern_shape in, int axis, int64_t *size) {
+tern_rc tern__layer_size(tern_shape in, int axis, int64_t *size) {
   const int at = axis < 0 ? axis + in.rank : axis;
-  (void)l;
   if (at < 0 || at >= in.rank)
     return tern__fail(TERN_E_ARG, "its input has rank %d (batch included): there is no axis %d", in.rank, axis);
   if (in.dim[at] <= 0)

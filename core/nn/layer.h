@@ -79,6 +79,8 @@ tern_layer *tern__layer_copy(const tern_layer *l);
 static inline const tern_layer_opts *tern__layer_common(const tern_layer *l) {
   return (const tern_layer_opts *)(const void *)((const char *)l->params + l->kind->opts);
 }
+/* A number that reads back as v to the last bit; "NaN", "Infinity" and "-Infinity" as texts. */
+cJSON *tern__json_double(double v);
 /* A layer by its kind and an object of its options, as files hold it (layer_json.c). */
 cJSON *tern__layer_to_json(const tern_layer *l);
 tern_layer *tern__layer_from_json(const cJSON *json, const tern_load_opts *opts);
@@ -93,7 +95,7 @@ tern_rc tern__layer_build(tern_layer *l, tern_shape in, tern_dtype dtype);
 /* The layer's result: builds first, and names the layer in errors. All calls of layers go through here. */
 tern_tensor *tern__layer_run(tern_layer *l, tern_tensor *x, tern__pass *p);
 /* A size of x for weights: an error that names the axis when it is not known. axis: may be negative. */
-tern_rc tern__layer_size(const tern_layer *l, tern_shape in, int axis, int64_t *size);
+tern_rc tern__layer_size(tern_shape in, int axis, int64_t *size);
 void tern__layer_free(tern_layer *l);
 /* Gives made-up names to the layers that have none, unique among those inside `l`. */
 tern_rc tern__layer_name_inner(tern_layer *l);

@@ -47,7 +47,7 @@ static cJSON *write_long(int64_t v) {
   return v > -(INT64_C(1) << 53) && v < INT64_C(1) << 53 ? cJSON_CreateRaw(text) : cJSON_CreateString(text);
 }
 
-static cJSON *write_double(double v) {
+cJSON *tern__json_double(double v) {
   if (!isfinite(v)) return cJSON_CreateString(isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity");
   char text[40] = "0"; /* for -0 */
   for (int digits = 15; v != 0 && digits <= 17; digits++) {
@@ -65,7 +65,7 @@ static cJSON *write_one(const tern__field *f, const void *at, int i) {
   case TERN__TEXT: return cJSON_CreateString(((const char *const *)at)[i]);
   case TERN__INT: return write_long(((const int *)at)[i]);
   case TERN__LONG: return write_long(((const int64_t *)at)[i]);
-  case TERN__DOUBLE: return write_double(((const double *)at)[i]);
+  case TERN__DOUBLE: return tern__json_double(((const double *)at)[i]);
   case TERN__SEED: {
     char text[32];
     snprintf(text, sizeof text, "%llu", (unsigned long long)((const uint64_t *)at)[i]);

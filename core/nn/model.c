@@ -196,16 +196,18 @@ static tern_tensor **all_variables(tern_model *m, int *n) {
   return all;
 }
 
-int tern_model_trainable_variables(tern_model *m, tern_tensor **out, int max) {
-  int n = 0, all = 0;
-  tern_tensor **v = m ? all_variables(m, &all) : NULL;
-  for (int i = 0; i < all && v; i++) {
-    if (!tern_trainable(v[i])) continue;
-    if (n < max) out[n] = v[i];
+static int trained_of(const tern_layer *l, tern_tensor **out, int n, int max) {
+  for (int i = 0; i < l->n_weights; i++) {
+    if (!tern_trainable(l->weight[i])) continue;
+    if (n < max) out[n] = l->weight[i];
     n++;
   }
-  free(v);
+  for (int i = 0; i < l->n_inner; i++) n = trained_of(l->inner[i], out, n, max);
   return n;
+}
+
+int tern_model_trainable_variables(tern_model *m, tern_tensor **out, int max) {
+  return m ? trained_of(m->root, out, 0, max) : 0;
 }
 
 int tern_get_weights(tern_model *m, tern_tensor **out, int max) {

@@ -4,8 +4,8 @@
 #include <math.h>
 
 /* The size along axis; 0 is the last axis. The batch's is not known. */
-static tern_rc axis_size(const tern_layer *l, tern_shape in, int axis, int64_t *size) {
-  return tern__layer_size(l, in, axis ? axis : -1, size);
+static tern_rc axis_size(tern_shape in, int axis, int64_t *size) {
+  return tern__layer_size(in, axis ? axis : -1, size);
 }
 
 /* The weight made next, unless it is left out; false: failed. */
@@ -43,7 +43,7 @@ static tern_rc check_batch(const void *params) {
 static tern_rc build_batch(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const batch_norm *b = l->params;
   int64_t size = 0;
-  const tern_rc rc = axis_size(l, in, b->opts.axis, &size);
+  const tern_rc rc = axis_size(in, b->opts.axis, &size);
   if (rc) return rc;
   const tern_shape shape = TERN_SHAPE(size);
   dtype = tern__weight_dtype(dtype);
@@ -171,7 +171,7 @@ static tern_rc last_axes(const tern_layer *l, tern_shape in, tern_shape *shape) 
   *shape = (tern_shape){.rank = 0};
   tern_rc rc = TERN_OK;
   do {
-    rc = tern__layer_size(l, in, axis, &shape->dim[shape->rank]);
+    rc = tern__layer_size(in, axis, &shape->dim[shape->rank]);
     if (!rc) shape->rank++;
   } while (!rc && ++axis < in.rank);
   return rc;
@@ -200,7 +200,7 @@ static tern_rc build_rms(tern_layer *l, tern_shape in, tern_dtype dtype) {
 static tern_rc build_group(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const norm *n = l->params;
   int64_t size = 0;
-  const tern_rc rc = axis_size(l, in, n->opts.axis, &size);
+  const tern_rc rc = axis_size(in, n->opts.axis, &size);
   if (rc) return rc;
   if (size % n->groups)
     return tern__fail(TERN_E_ARG, "groups is %lld, which does not divide the %lld channels of its input",

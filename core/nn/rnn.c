@@ -50,7 +50,7 @@ static tern_rc build(tern_layer *l, tern_shape in, tern_dtype dtype) {
   const int64_t u = r->units, gates = cell->gates * u;
   int64_t features = 0;
   if (in.rank != 3) return tern__fail(TERN_E_ARG, "its input has rank %d; it must be [batch, time, features]", in.rank);
-  tern_rc rc = tern__layer_size(l, in, 2, &features);
+  tern_rc rc = tern__layer_size(in, 2, &features);
   if (rc) return rc;
   if (!tern__layer_weight(l, "kernel", TERN_SHAPE(features, gates), dtype, r->opts.kernel_initializer, "glorot_uniform",
                           false) ||

@@ -17,18 +17,11 @@
 
 /* ---- writing ---- */
 
-static void add_number(cJSON *to, const char *key, double v) {
-  char text[40];
-  snprintf(text, sizeof text, "%.17g", v);
-  for (char *c = text; *c; c++) /* the locale's point */
-    if (!strchr("+-0123456789e", *c)) *c = '.';
-  cJSON_AddRawToObject(to, key, text);
-}
+static void add_number(cJSON *to, const char *key, double v) { cJSON_AddItemToObject(to, key, tern__json_double(v)); }
 
-static cJSON *numbers(const double *v, int n) {
-  cJSON *a = cJSON_CreateArray();
-  for (int i = 0; i < n; i++) cJSON_AddItemToArray(a, cJSON_CreateNumber(v[i]));
-  return a;
+static void add_numbers(cJSON *to, const char *key, const double *v, int n) {
+  cJSON *a = cJSON_AddArrayToObject(to, key);
+  for (int i = 0; i < n; i++) cJSON_AddItemToArray(a, tern__json_double(v[i]));
 }
 
 static cJSON *schedule_json(const tern_schedule *s) {
@@ -43,7 +36,7 @@ static cJSON *schedule_json(const tern_schedule *s) {
   cJSON_AddNumberToObject(j, "staircase", s->staircase);
   cJSON *b = cJSON_AddArrayToObject(j, "boundaries");
   for (int i = 0; i < s->n_boundaries; i++) cJSON_AddItemToArray(b, cJSON_CreateNumber((double)s->boundaries[i]));
-  if (s->values) cJSON_AddItemToObject(j, "values", numbers(s->values, s->n_boundaries + 1));
+  if (s->values) add_numbers(j, "values", s->values, s->n_boundaries + 1);
   return j;
 }
 
@@ -60,14 +53,7 @@ static cJSON *optimizer_json(const tern_optimizer *o) {
   add_number(j, "global_clip_norm", p.opts.global_clip_norm);
   add_number(j, "initial", p.initial);
   cJSON_AddNumberToObject(j, "bits", p.bits);
-  cJSON *h = cJSON_AddArrayToObject(j, "hyper");
-  for (int i = 0; i < p.rule->n_hyper; i++) {
-    char text[40];
-    snprintf(text, sizeof text, "%.17g", p.hyper[i]);
-    for (char *c = text; *c; c++)
-      if (!strchr("+-0123456789e", *c)) *c = '.';
-    cJSON_AddItemToArray(h, cJSON_CreateRaw(text));
-  }
+  add_numbers(j, "hyper", p.hyper, p.rule->n_hyper);
   if (p.opts.schedule) cJSON_AddItemToObject(j, "schedule", schedule_json(p.opts.schedule));
   return j;
 }

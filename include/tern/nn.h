@@ -274,6 +274,7 @@ typedef struct tern_compile_opts {
 #ifndef __cplusplus
 #define TERN_NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
 #endif
+/* How the model is trained, from now on; the weights stay. */
 TERN_API tern_rc tern_compile(tern_model *model, const tern_compile_opts *opts);
 
 /* AUTO: a bar on a terminal, else a plain line an epoch. */
@@ -315,9 +316,10 @@ typedef struct tern_run_opts { int batch_size; tern_progress progress; int64_t s
    error code. */
 TERN_API int tern_evaluate(tern_model *model, tern_tensor *x, tern_tensor *y, double *results, int max,
                            const tern_run_opts *opts);
+/* The same over batches (x, y) or (x, y, sample weights) of a dataset. */
 TERN_API int tern_evaluate_dataset(tern_model *model, tern_dataset *data, double *results, int max,
                                    const tern_run_opts *opts);
-/* The model's results for all of x, batch by batch, in host memory where the device's own is not; as one tensor. */
+/* The model's results for all of x, batch by batch, as one tensor on the default device. */
 TERN_API tern_tensor *tern_predict(tern_model *model, tern_tensor *x, const tern_run_opts *opts);
 /* The same over the first component of each element. */
 TERN_API tern_tensor *tern_predict_dataset(tern_model *model, tern_dataset *data, const tern_run_opts *opts);
