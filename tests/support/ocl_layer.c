@@ -13,9 +13,10 @@
    OCL_LAYER_NO_DEVICES=PART Platforms whose name contains PART fail to list devices (CL_OUT_OF_HOST_MEMORY).
    OCL_LAYER_ONLY=PART       The rules of OCL_LAYER_FAIL count and fail only calls whose object belongs to a
                              platform whose name contains PART (what takes no object: all).
-   OCL_LAYER_WRITE_BY_MAP=1  Writes, fills and copies of buffers become a mapping of the buffer's beginning that is
-                             written to: oclgrind 21.10 takes no notice of what writes at an offset, fills and copies
-                             initialise, and would report all that is computed from it.
+   OCL_LAYER_WRITTEN=1       Buffers count as written by somebody from their beginning on. (oclgrind 21.10 remembers of a
+                             buffer only as much as the host's last write or mapping of it covered, nothing of what
+                             kernels write beyond, and so reports values from memory that somebody has written. What
+                             nobody wrote is left to be found in private and local memory.)
    OCL_LAYER_QUIET_EXIT=1    clFlush and clFinish do nothing once the main thread's thread-local objects are gone:
                              oclgrind keeps a stack of calls in one, and corrupts the heap when a handler at exit
                              waits for a queue.
@@ -51,8 +52,7 @@
       (cl_context c, cl_device_id d, cl_command_queue_properties props, cl_int * err), (c, d, props, err))             \
   OBJ(cl_command_queue, clCreateCommandQueueWithProperties, d,                                                         \
       (cl_context c, cl_device_id d, const cl_queue_properties *props, cl_int *err), (c, d, props, err))               \
-  OBJ(cl_mem, clCreateBuffer, c, (cl_context c, cl_mem_flags flags, size_t size, void *host, cl_int *err),             \
-      (c, flags, size, host, err))                                                                                     \
+  OWN(clCreateBuffer)                                                                                                  \
   OBJ(cl_mem, clCreateSubBuffer, m,                                                                                    \
       (cl_mem m, cl_mem_flags flags, cl_buffer_create_type type, const void *info, cl_int *err),                       \
       (m, flags, type, info, err))                                                                                     \
@@ -80,8 +80,14 @@
        cl_event *e),                                                                                                   \
       (q, m, wait, at, size, to, n, after, e))                                                                         \
   OWN(clEnqueueWriteBuffer)                                                                                            \
-  OWN(clEnqueueCopyBuffer)                                                                                             \
-  OWN(clEnqueueFillBuffer)                                                                                             \
+  INT(clEnqueueCopyBuffer, q,                                                                                          \
+      (cl_command_queue q, cl_mem from, cl_mem to, size_t at, size_t there, size_t size, cl_uint n,                    \
+       const cl_event *after, cl_event *e),                                                                            \
+      (q, from, to, at, there, size, n, after, e))                                                                     \
+  INT(clEnqueueFillBuffer, q,                                                                                          \
+      (cl_command_queue q, cl_mem m, const void *pattern, size_t length, size_t at, size_t size, cl_uint n,            \
+       const cl_event *after, cl_event *e),                                                                            \
+      (q, m, pattern, length, at, size, n, after, e))                                                                  \
   OBJ(void *, clEnqueueMapBuffer, q,                                                                                   \
       (cl_command_queue q, cl_mem m, cl_bool wait, cl_map_flags flags, size_t at, size_t size, cl_uint n,              \
        const cl_event *after, cl_event *e, cl_int *err),                                                               \
@@ -122,7 +128,7 @@ enum { CALLS(INT_ID, OBJ_ID, OWN_ID) N_CALLS };
 static struct {
   const cl_icd_dispatch *real;
   cl_icd_dispatch mine;
-  bool no_compiler, by_map, quiet_exit;
+  bool no_compiler, written, quiet_exit;
   atomic_bool gone;
   const char *no_devices, *only, *count;
   struct {
@@ -262,44 +268,36 @@ static cl_program CL_API_CALL on_clLinkProgram(cl_context c, cl_uint n, const cl
   return code ? refused(code, err) : layer.real->clLinkProgram(c, n, d, options, n_parts, parts, notify, user, err);
 }
 
-/* `size` bytes at `at` of a buffer become copies of a pattern; the bytes before keep what they have. */
-static cl_int write_mapped(cl_command_queue q, cl_mem m, size_t at, size_t size, const void *pattern, size_t length,
-                           cl_uint n, const cl_event *after, cl_event *e) {
-  cl_int err = CL_SUCCESS;
-  char *to = layer.real->clEnqueueMapBuffer(q, m, CL_TRUE, CL_MAP_WRITE, 0, at + size, n, after, NULL, &err);
-  if (err) return err;
-  for (size_t i = 0; i < size; i += length) memcpy(to + at + i, pattern, length);
-  return layer.real->clEnqueueUnmapMemObject(q, m, to, 0, NULL, e);
+/* A mapping of all of the buffer that may write, and writes nothing. */
+static cl_int count_as_written(cl_command_queue q, cl_mem m) {
+  size_t size = 0;
+  cl_int err = layer.real->clGetMemObjectInfo(m, CL_MEM_SIZE, sizeof size, &size, NULL);
+  void *p = err ? NULL : layer.real->clEnqueueMapBuffer(q, m, CL_TRUE, CL_MAP_WRITE, 0, size, 0, NULL, NULL, &err);
+  if (!err) err = layer.real->clEnqueueUnmapMemObject(q, m, p, 0, NULL, NULL);
+  return err ? err : layer.real->clFinish(q);
+}
+
+static cl_mem CL_API_CALL on_clCreateBuffer(cl_context c, cl_mem_flags flags, size_t size, void *host, cl_int *err) {
+  const cl_int code = enter(AT_clCreateBuffer, c);
+  if (code) return refused(code, err);
+  cl_mem m = layer.real->clCreateBuffer(c, flags, size, host, err);
+  cl_device_id device;
+  if (!m || !layer.written ||
+      layer.real->clGetContextInfo(c, CL_CONTEXT_DEVICES, sizeof device, &device, NULL) != CL_SUCCESS)
+    return m;
+  cl_command_queue q = layer.real->clCreateCommandQueue(c, device, 0, NULL);
+  if (!q) return m;
+  count_as_written(q, m);
+  layer.real->clReleaseCommandQueue(q);
+  return m;
 }
 
 static cl_int CL_API_CALL on_clEnqueueWriteBuffer(cl_command_queue q, cl_mem m, cl_bool wait, size_t at, size_t size,
                                                   const void *from, cl_uint n, const cl_event *after, cl_event *e) {
   const cl_int code = enter(AT_clEnqueueWriteBuffer, q);
   if (code) return code;
-  return layer.by_map ? write_mapped(q, m, at, size, from, size, n, after, e)
-                      : layer.real->clEnqueueWriteBuffer(q, m, wait, at, size, from, n, after, e);
-}
-
-static cl_int CL_API_CALL on_clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern, size_t length,
-                                                 size_t at, size_t size, cl_uint n, const cl_event *after,
-                                                 cl_event *e) {
-  const cl_int code = enter(AT_clEnqueueFillBuffer, q);
-  if (code) return code;
-  return layer.by_map ? write_mapped(q, m, at, size, pattern, length, n, after, e)
-                      : layer.real->clEnqueueFillBuffer(q, m, pattern, length, at, size, n, after, e);
-}
-
-static cl_int CL_API_CALL on_clEnqueueCopyBuffer(cl_command_queue q, cl_mem from, cl_mem to, size_t at, size_t there,
-                                                 size_t size, cl_uint n, const cl_event *after, cl_event *e) {
-  const cl_int code = enter(AT_clEnqueueCopyBuffer, q);
-  if (code) return code;
-  if (!layer.by_map) return layer.real->clEnqueueCopyBuffer(q, from, to, at, there, size, n, after, e);
-  void *bytes = malloc(size);
-  cl_int err = bytes ? layer.real->clEnqueueReadBuffer(q, from, CL_TRUE, at, size, bytes, n, after, NULL)
-                     : CL_OUT_OF_HOST_MEMORY;
-  if (!err) err = write_mapped(q, to, there, size, bytes, size, 0, NULL, e);
-  free(bytes);
-  return err;
+  const cl_int err = layer.real->clEnqueueWriteBuffer(q, m, wait, at, size, from, n, after, e);
+  return err || !layer.written ? err : count_as_written(q, m);
 }
 
 /* ---- what the loader calls ---- */
@@ -366,9 +364,8 @@ static bool is_wanted(int call) {
   case AT_clGetDeviceIDs: return layer.no_devices != NULL;
   case AT_clFlush:
   case AT_clFinish: return layer.quiet_exit;
-  case AT_clEnqueueWriteBuffer:
-  case AT_clEnqueueFillBuffer:
-  case AT_clEnqueueCopyBuffer: return layer.by_map;
+  case AT_clCreateBuffer:
+  case AT_clEnqueueWriteBuffer: return layer.written;
   case AT_clGetDeviceInfo:
   case AT_clCreateProgramWithSource:
   case AT_clCreateProgramWithIL:
@@ -410,7 +407,7 @@ cl_int clInitLayer(cl_uint n, const cl_icd_dispatch *real, cl_uint *n_out, const
   layer.no_compiler = is_set("OCL_LAYER_NO_COMPILER");
   layer.quiet_exit = is_set("OCL_LAYER_QUIET_EXIT");
   if (layer.quiet_exit) __cxa_thread_atexit_impl(main_thread_ends, NULL, &layer);
-  layer.by_map = is_set("OCL_LAYER_WRITE_BY_MAP");
+  layer.written = is_set("OCL_LAYER_WRITTEN");
   layer.no_devices = variable("OCL_LAYER_NO_DEVICES");
   layer.only = variable("OCL_LAYER_ONLY");
   layer.count = variable("OCL_LAYER_COUNT");
