@@ -1,4 +1,4 @@
-/* DOT through OpenBLAS and oneDNN: which of them is faster differs by size, strides, threads and processor, so the
+/* DOT through OpenBLAS, oneDNN and our own strips: which of them is faster differs by size, strides, threads and processor, so the
    first launch of a shape times both and the cache remembers. A cache belongs to one kernel: sets of slots, each held
    by one thread at a time. What is chosen once for a shape stays, whatever the number of threads and the slot, since
    the libraries round differently. */
@@ -18,7 +18,7 @@
 #endif
 
 enum { SETS = 16, WAYS = 4, CHOICES = 64 };
-enum { WAY_NONE = 0, WAY_BLAS, WAY_PRIM, WAY_SGEMM, WAYS_END };
+enum { WAY_NONE = 0, WAY_BLAS, WAY_PRIM, WAY_SGEMM, WAY_STRIP, WAYS_END, WAY_BITS = 7 };
 
 struct key { /* all that the choice and a primitive depend on; compared as bytes, so zeroed first */
   int64_t m, n, k, ld[3], size[DOT_BATCH_MAX], batch[3][DOT_BATCH_MAX];
@@ -123,6 +123,7 @@ static double now(void) {
 static bool run_way(int way, struct slot *s, const struct dot_job *j) {
   if (way == WAY_PRIM) return dot_prim_run(s->prim, j);
   if (way == WAY_SGEMM) return dot_sgemm_run(j);
+  if (way == WAY_STRIP) return dot_strip(j, s->key.threads);
   run_blas(j);
   return true;
 }
@@ -133,16 +134,14 @@ static bool run_way(int way, struct slot *s, const struct dot_job *j) {
 static void measure(struct slot *s, const struct dot_job *j) {
   const double flops = 2.0 * (double)j->m * (double)j->n * (double)j->k * (double)j->items;
   const int rounds = flops < 1e7 ? 7 : flops < 1e9 ? 4 : 2;
-  const int end = dot_sgemm_fits(j) ? WAYS_END : WAY_SGEMM;
-  double best[WAYS_END] = {0, 1e30, 1e30, 1e30};
-  if (flops < 3e8) { /* first runs also fault pages in and wake threads */
-    run_blas(j);
-    dot_prim_run(s->prim, j);
-    if (end == WAYS_END) dot_sgemm_run(j);
-  }
+  const bool fits[WAYS_END] = {false, true, true, dot_sgemm_fits(j), dot_strip_fits(j)};
+  double best[WAYS_END] = {1e30, 1e30, 1e30, 1e30, 1e30};
+  for (int way = WAY_BLAS; way < WAYS_END && flops < 3e8; way++) /* first runs also fault pages in and wake threads */
+    if (fits[way]) run_way(way, s, j);
   int last = WAY_NONE;
   for (int r = 0; r < rounds; r++) {
-    for (int way = WAY_BLAS; way < end; way++) {
+    for (int way = WAY_BLAS; way < WAYS_END; way++) {
+      if (!fits[way]) continue;
       const double t = now();
       if (!run_way(way, s, j)) {
         s->choice = WAY_BLAS;
@@ -156,7 +155,8 @@ static void measure(struct slot *s, const struct dot_job *j) {
     if (flops >= 3e8 && (best[WAY_BLAS] > 1.1 * best[WAY_PRIM] || best[WAY_PRIM] > 1.1 * best[WAY_BLAS])) break;
   }
   s->choice = best[WAY_PRIM] <= best[WAY_BLAS] ? WAY_PRIM : WAY_BLAS;
-  if (best[WAY_SGEMM] < best[s->choice]) s->choice = WAY_SGEMM;
+  for (int way = WAY_SGEMM; way < WAYS_END; way++)
+    if (best[way] < best[s->choice]) s->choice = way;
   if (s->choice != last) run_way(s->choice, s, j);
 }
 
@@ -179,7 +179,7 @@ static uint64_t shape_hash(const struct key *k) {
   uint64_t words[sizeof any / sizeof(uint64_t)], h = 0xcbf29ce484222325u;
   memcpy(words, &any, sizeof words);
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) h = (h ^ words[i]) * 0x100000001b3u;
-  return (h | 4) & ~(uint64_t)3;
+  return (h | (WAY_BITS + 1)) & ~(uint64_t)WAY_BITS;
 }
 
 /* The way that was chosen for this shape; none: `way`, which is remembered (WAY_NONE is not) */
@@ -191,7 +191,7 @@ static int choice_of(struct dot_cache *c, const struct key *k, int way) {
     if (!now && atomic_compare_exchange_strong_explicit(&c->chosen[i], &now, h | (uint64_t)way, memory_order_relaxed,
                                                         memory_order_relaxed))
       break;
-    if ((now & ~(uint64_t)3) == h) return (int)(now & 3);
+    if ((now & ~(uint64_t)WAY_BITS) == h) return (int)(now & WAY_BITS);
   }
   return way;
 }
@@ -246,7 +246,7 @@ static void run_slot(struct dot_cache *cache, struct slot *s, const struct dot_j
     } else if (known || j->in == TERN_BF16 || !blas_fits(j)) {
       s->choice = WAY_PRIM;
     } else if (fixed) {
-      s->choice = dot_sgemm_fits(j) ? WAY_SGEMM : WAY_PRIM;
+      s->choice = dot_strip_wins(j) ? WAY_STRIP : dot_sgemm_fits(j) ? WAY_SGEMM : WAY_PRIM;
     } else {
       measure(s, j);
       measured = true;
@@ -270,6 +270,7 @@ static void run_slot(struct dot_cache *cache, struct slot *s, const struct dot_j
 static struct slot *run_elsewhere(struct dot_cache *cache, const struct key *k, const struct dot_job *j) {
   const int way = choice_of(cache, k, WAY_NONE);
   if (way == WAY_SGEMM && dot_sgemm_run(j)) return NULL;
+  if (way == WAY_STRIP && dot_strip(j, k->threads)) return NULL;
   if (way != WAY_PRIM) {
     run_blas(j);
     return NULL;

@@ -223,6 +223,33 @@ void dot_own(const struct dot_job *j) {
   cpu_parallel(j->items * w.m_blocks * w.n_blocks, work > 65536 ? 1 : 65536 / work + 1, own_piece, &w);
 }
 
+/* ---- few rows ---- */
+enum { STRIP_ROWS = 64, STRIP_COLS = 64, STRIP_K = 4096 };
+
+bool dot_strip_fits(const struct dot_job *j) {
+  return j->in == j->out && (j->in == TERN_F32 || j->in == TERN_F64) && j->m <= STRIP_ROWS && j->k <= STRIP_K &&
+         j->n >= STRIP_COLS / 2 && j->b.col == 1 && j->o.col == 1;
+}
+
+static void strip_piece(void *ctx, int64_t lo, int64_t hi) {
+  const struct dot_job *const j = ctx;
+  const size_t size = j->in == TERN_F32 ? 4 : 8;
+  const int64_t blocks = (j->n + STRIP_COLS - 1) / STRIP_COLS;
+  for (int64_t t = lo; t < hi; t++) {
+    const int64_t item = t / blocks, j0 = t % blocks * STRIP_COLS, n = j->n - j0 < STRIP_COLS ? j->n - j0 : STRIP_COLS;
+    block(j->in, j->m, n, j->k, dot_item(j, &j->a, item, size), j->a.row, j->a.col,
+          dot_item(j, &j->b, item, size) + j0 * (int64_t)size, j->b.row,
+          dot_item(j, &j->o, item, size) + j0 * (int64_t)size, j->o.row, false);
+  }
+}
+
+bool dot_strip(const struct dot_job *j, int threads) {
+  if (!dot_strip_fits(j)) return false;
+  const int64_t blocks = (j->n + STRIP_COLS - 1) / STRIP_COLS;
+  cpu_parallel_held(threads, j->items * blocks, 1, strip_piece, (void *)(uintptr_t)j);
+  return true;
+}
+
 /* ---- vector times matrix ---- */
 enum { VEC_COLS = 512, VEC_SPLIT_MAX = 256 };
 struct vec {

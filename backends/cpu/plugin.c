@@ -153,6 +153,7 @@ static tern_rc device_info(tern_drv *drv, uint32_t i, tern_device_info *info) {
   info->mem_align = 64;
   info->dtypes = TERN_D_ANY;
   describe_features(info->features, sizeof info->features);
+  info->team = replay_allowed() && cpu_threads() > 1 ? (uint32_t)cpu_threads() : 0;
   return TERN_OK;
 }
 
@@ -388,6 +389,11 @@ static const tern_ext_options option_list = {.ext = {.type = TERN_EXT_OPTIONS, .
                                              .n = sizeof options / sizeof options[0],
                                              .options = options};
 
+static tern_rc run_team(tern_dev *dev, uint32_t n, void (*part)(void *context, uint32_t i), void *context) {
+  (void)dev;
+  return cpu_team(n, part, context) ? TERN_OK : TERN_E_UNSUPPORTED;
+}
+
 static const tern_backend backend = {.struct_size = sizeof backend,
                                      .abi = TERN_ABI,
                                      .name = "cpu",
@@ -414,6 +420,7 @@ static const tern_backend backend = {.struct_size = sizeof backend,
                                      .program_end = replay_end,
                                      .program_update = replay_update,
                                      .program_run = replay_run,
-                                     .program_free = replay_free};
+                                     .program_free = replay_free,
+                                     .team = run_team};
 
 const tern_backend *tern_plugin_query(uint32_t host_abi) { return host_abi >> 16 == TERN_ABI_MAJOR ? &backend : NULL; }

@@ -26,6 +26,7 @@ static atomic_int mode = MEASURED;
 static _Thread_local recording *mine;
 
 void replay_set(int m) { atomic_store(&mode, m); }
+bool replay_allowed(void) { return atomic_load(&mode) != OFF; }
 bool replay_recording(void) { return mine != NULL; }
 
 static void nodes_free(replay_node *node, uint32_t n) {

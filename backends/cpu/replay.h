@@ -70,6 +70,7 @@ void cpu_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* t
 
 /* The entries of the ABI (replay.c). replay_set: 0 off, 1 measured, 2 always */
 void replay_set(int mode);
+bool replay_allowed(void); /* not off */
 tern_rc replay_begin(tern_dev *, tern_queue *);
 tern_rc replay_end(tern_dev *, tern_queue *, tern_program **);
 tern_rc replay_update(tern_dev *, tern_program *, uint32_t nth, const tern_launch *);

@@ -141,6 +141,22 @@ static void run_serial(int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t l
   for (int64_t lo = 0; lo < n; lo += grain) fn(ctx, lo, n - lo < grain ? n : lo + grain);
 }
 
+void cpu_parallel_held(int threads, int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t lo, int64_t hi),
+                       void *ctx) {
+  const int64_t pieces = n > 0 ? (n - 1) / grain + 1 : 0;
+  if (pieces <= 1 || threads <= 1) {
+    run_serial(n, grain, fn, ctx);
+    return;
+  }
+  job j;
+  j.n = n;
+  j.grain = grain;
+  j.fn = fn;
+  j.ctx = ctx;
+  j.parts = pieces < threads ? (int)pieces : threads;
+  run_shared(&j, pieces);
+}
+
 void cpu_parallel(int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t lo, int64_t hi), void *ctx) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
@@ -153,13 +169,25 @@ void cpu_parallel(int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t lo, in
     run_serial(n, grain, fn, ctx);
     return;
   }
-  const int64_t pieces = (n - 1) / grain + 1;
-  job j;
-  j.n = n;
-  j.grain = grain;
-  j.fn = fn;
-  j.ctx = ctx;
-  j.parts = pieces < threads ? (int)pieces : threads;
-  run_shared(&j, pieces);
+  cpu_parallel_held(threads, n, grain, fn, ctx);
   cpu_pool_done();
+}
+
+typedef struct team {
+  void (*part)(void *context, uint32_t i);
+  void *context;
+} team;
+
+static void member(void *ctx, int64_t lo, int64_t hi) {
+  const team *const t = ctx;
+  for (int64_t i = lo; i < hi; i++) t->part(t->context, (uint32_t)i);
+}
+
+bool cpu_team(int64_t n, void (*part)(void *context, uint32_t i), void *context) {
+  const int threads = cpu_threads();
+  if (threads < 2 || !cpu_pool_try()) return false;
+  team t = {part, context};
+  cpu_parallel_held(threads, n, 1, member, &t);
+  cpu_pool_done();
+  return true;
 }

@@ -27,6 +27,9 @@ static void explain(tern__unit *u) {
     for (uint32_t k = 0, n = 0; k < 64 && k < s->n_args; k++)
       if (s->packed >> k & 1)
         tern__unit_note(u, "%s argument %u%s", n++ ? "," : ", packed:", k, s->constants >> k & 1 ? " (once)" : "");
+    const tern__ir_node *n = s->kind == TERN__L_WHILE ? &u->g->node[u->op[s->op].node] : NULL;
+    if (n && tern__sweeps(n) && n->attr[TERN__SWEEP_PARTS].i > 1)
+      tern__unit_note(u, " of slices, in %lld parts side by side", (long long)n->attr[TERN__SWEEP_PARTS].i);
     if (s->workspace) tern__unit_note(u, ", workspace %llu bytes", (unsigned long long)s->workspace);
     tern__unit_note(u, s->kind == TERN__L_COND || s->kind == TERN__L_WHILE ? "\n%c" : "\n", BODIES);
   }

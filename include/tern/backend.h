@@ -14,7 +14,7 @@ extern "C" {
 #define TERN_SA _Static_assert
 #endif
 #define TERN_ABI_MAJOR 0u
-#define TERN_ABI_MINOR 4u
+#define TERN_ABI_MINOR 5u
 #define TERN_ABI ((TERN_ABI_MAJOR << 16) | TERN_ABI_MINOR)
 #define TERN_MAX_RANK 8
 
@@ -283,8 +283,9 @@ typedef struct tern_device_info {
   uint64_t bandwidth;      /* bytes a second to and from the device's own memory */
   uint64_t launch_ns;      /* of an empty kernel */
   uint64_t link_bandwidth, link_ns; /* to and from host memory: bytes a second, and the latency of one transfer */
-  uint32_t max_epilogue, reserved;  /* maps behind a DOT or CONV in one launch: arrays of the result's size that they may
-                                       read and write beside it; those with more are launched by themselves. 0 = no limit */
+  uint32_t max_epilogue, team;      /* max_epilogue: maps behind a DOT or CONV in one launch: arrays of the result's size that they may
+                                       read and write beside it; those with more are launched by themselves. 0 = no limit.
+                                       team: threads that the call team has at most; 0 = none */
 } tern_device_info;
 typedef struct tern_mem_desc { /* host_ptr / handle: import instead of allocate; flags name the kind */
   uint32_t struct_size, flags;
@@ -352,6 +353,11 @@ typedef struct tern_backend {
   tern_rc (*ready)(tern_dev *, const tern_kernel *);                  /* [opt] does what compile left for the first launch (a build), which
                                                                           may take long; called before that by whoever wants it, with no
                                                                           queue held, in any threads. A failure is launch's to report */
+  tern_rc (*team)(tern_dev *, uint32_t n, void (*part)(void *context, uint32_t i), void *context); /* [opt] devices without queues:
+                                                                          part(context, i) for each i below n, once, side by side on the
+                                                                          device's own threads; what a part launches runs on its thread
+                                                                          alone. Returns when all are done. UNSUPPORTED, having called
+                                                                          none: the threads are busy */
 } tern_backend;
 
 #define TERN_EXPORT __attribute__((visibility("default")))

@@ -3,6 +3,7 @@
 #include "graph/passes/sweep.h"
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "graph/passes/rows.h"
 #include "graph/passes/simplify.h"
 #include "ops/table.h"
 #include "tensor/tensor.h"
@@ -191,6 +192,7 @@ static bool settle(tern__graph *g, tern__ir_node *loop, sweep *s) {
   rewrite(s);
   attr[0] = loop->attr[0];
   attr[TERN__SWEEP_TRIPS].i = s->trips;
+  attr[TERN__SWEEP_PARTS].i = 1;
   for (uint32_t k = 0; k < n; k++) attr[TERN__SWEEP_WAY + k].i = s->way[k];
   for (uint32_t k = 0; k < loop->n_out; k++)
     if (s->way[k] >= TERN__SWEEP_STACK) loop->in[k] = loop->in[0];
@@ -213,7 +215,7 @@ static tern_rc sweep_loop(tern__graph *g, tern__ir_node *loop) {
   free(s.uses);
   free(s.way);
   free(s.slice);
-  return ok ? TERN_OK : tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
+  return ok ? tern__rows_split(loop) : tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
 }
 
 tern_rc tern__graph_sweep(tern__graph *g) {

@@ -13,7 +13,9 @@ typedef enum tern__sweep_way {
   TERN__SWEEP_STACK, /* a state that is nothing but a stack: trip i makes slice i. The operand is not read */
   TERN__SWEEP_STACK_BACK
 } tern__sweep_way;
-enum { TERN__SWEEP_TRIPS = 1, TERN__SWEEP_WAY = 2 }; /* attributes of the node behind the limit */
+/* Attributes of the node behind the limit. PARTS: how many times the body runs each trip, for a part each of the rows of
+   those operands that have the bit ROWS besides their way (rows.h); 1: once, for all. */
+enum { TERN__SWEEP_TRIPS = 1, TERN__SWEEP_PARTS = 2, TERN__SWEEP_WAY = 3, TERN__SWEEP_ROWS = 8 };
 
 static inline bool tern__sweeps(const tern__ir_node *n) {
   return n->kind == TERN__IR_WHILE && n->n_attr > TERN__SWEEP_TRIPS;

@@ -5,25 +5,29 @@
 #include "graph/passes/sweep.h"
 #include "graph/run/program.h"
 #include "tensor/dtype.h"
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { FEW = 32 };
 
-/* What a body gave goes to where the graph wants result o. */
-static tern_rc place_result(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t o, tern_tensor *x) {
+/* What a body gave goes to where the graph wants result o, or to its part-th part of x's size. */
+static tern_rc place_result(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t o, int64_t part,
+                            tern_tensor *x) {
   tern__storage *to = &f->storage[p->args[s->first_arg + p->graph->node[s->node].n_in + o].buffer];
   if (x->numel == 0) return TERN_OK;
   const tern_tensor *dense = x->flags & TERN__CONTIG ? x : tern_contiguous(x);
   if (!dense) return tern__recorded();
   const uint64_t item = tern__dtype_size[x->dtype];
-  return tern__copy_bytes(to, 0, dense->storage, (uint64_t)dense->offset * item, (uint64_t)x->numel * item);
+  const uint64_t bytes = (uint64_t)x->numel * item;
+  return tern__copy_bytes(to, (uint64_t)part * bytes, dense->storage, (uint64_t)dense->offset * item, bytes);
 }
 
 static tern_rc place_results(const tern__program *p, tern__frame *f, const tern__pstep *s, uint32_t n,
                              tern_tensor *const *from) {
   tern_rc rc = TERN_OK;
-  for (uint32_t o = 0; o < n && !rc; o++) rc = place_result(p, f, s, o, from[o]);
+  for (uint32_t o = 0; o < n && !rc; o++) rc = place_result(p, f, s, o, 0, from[o]);
   return rc;
 }
 
@@ -132,10 +136,15 @@ static tern_rc run_while(const tern__program *p, tern__frame *f, const tern__pst
 
 /* ---- loops over slices (passes/sweep.h) ---- */
 
-/* Where slices are in a run, by operand. */
+/* One part's run of such a loop (passes/rows.h), and where its slices are, by operand. */
 typedef struct slices {
+  const tern__program *p;
+  tern__frame *f;
   const tern__pstep *s;
   const tern__ir_node *n;
+  int64_t part;
+  tern_tensor **begin, **in, **out, **state; /* begin: headers that end here; in: they, then states */
+  bool *written;
   tern__storage **stack; /* of a state that is a stack: all of it; else NULL */
   tern__storage *slot;   /* two a state: the slice of this trip, that of the last one */
   tern__storage **given; /* by fresh buffer of the body: where it is to be */
@@ -143,8 +152,14 @@ typedef struct slices {
 } slices;
 
 static tern__sweep_way way_of(const slices *x, uint32_t k) {
-  return (tern__sweep_way)x->n->attr[TERN__SWEEP_WAY + k].i;
+  return (tern__sweep_way)(x->n->attr[TERN__SWEEP_WAY + k].i & (TERN__SWEEP_ROWS - 1));
 }
+
+/* Which of how many parts of operand or result k this part has. */
+static int64_t parts_of(const slices *x, uint32_t k) {
+  return x->n->attr[TERN__SWEEP_WAY + k].i & TERN__SWEEP_ROWS ? x->n->attr[TERN__SWEEP_PARTS].i : 1;
+}
+static int64_t part_of(const slices *x, uint32_t k) { return parts_of(x, k) > 1 ? x->part : 0; }
 
 static int64_t place_of(const slices *x, uint32_t k, int64_t trip) {
   const tern__sweep_way way = way_of(x, k);
@@ -160,31 +175,47 @@ static uint32_t fresh_of(const slices *x, uint32_t k) {
   return fresh;
 }
 
-static void slices_begin(slices *x, const tern__program *p, tern__frame *f, tern_tensor **in) {
+/* Operands become those of the first trip, of this part. */
+static void slices_begin(slices *x) {
   for (uint32_t k = 0; k < x->n->n_in; k++) {
     const tern__sweep_way way = way_of(x, k);
+    tern_tensor *in = x->in[k];
     if (way == TERN__SWEEP_SLICE || way == TERN__SWEEP_BACK) {
-      in[k]->rank--;
-      memmove(in[k]->shape, in[k]->shape + 1, in[k]->rank * sizeof *in[k]->shape);
-      tern__set_dense(in[k]);
+      in->rank--;
+      memmove(in->shape, in->shape + 1, in->rank * sizeof *in->shape);
     }
+    if (way < TERN__SWEEP_STACK && in->rank > 0) in->shape[0] /= parts_of(x, k);
+    tern__set_dense(in);
+    if (way == TERN__SWEEP_WHOLE) in->offset = part_of(x, k) * in->numel;
     if (k >= x->n->n_out) continue;
     x->fresh[k] = TERN__NO;
-    if (way != TERN__SWEEP_STACK && way != TERN__SWEEP_STACK_BACK) continue;
-    x->stack[k] = &f->storage[p->args[x->s->first_arg + x->n->n_in + k].buffer];
-    x->fresh[k] = fresh_of(x, k);
+    x->written[k] = false;
+    if (way >= TERN__SWEEP_STACK) {
+      x->stack[k] = &x->f->storage[x->p->args[x->s->first_arg + x->n->n_in + k].buffer];
+      if (x->part == 0 || parts_of(x, k) > 1) x->fresh[k] = fresh_of(x, k);
+    } else {
+      x->written[k] = overwrites(x->s->body[1], k);
+    }
   }
 }
 
+/* Where in stack k this part of the trip's slice lies, in bytes; *bytes: its size. */
+static uint64_t place_in(const slices *x, uint32_t k, int64_t trip, uint64_t *bytes) {
+  const uint64_t slice = x->stack[k]->bytes / (uint64_t)x->n->attr[TERN__SWEEP_TRIPS].i;
+  *bytes = slice / (uint64_t)parts_of(x, k);
+  return (uint64_t)place_of(x, k, trip) * slice + (uint64_t)part_of(x, k) * *bytes;
+}
+
 /* Slices of this trip, of operands and of stacks. */
-static void slices_move(const slices *x, int64_t trip, tern_tensor **in) {
+static void slices_move(const slices *x, int64_t trip) {
   for (uint32_t k = 0; k < x->n->n_in; k++) {
     const tern__sweep_way way = way_of(x, k);
-    if (way == TERN__SWEEP_SLICE || way == TERN__SWEEP_BACK) in[k]->offset = place_of(x, k, trip) * in[k]->numel;
+    if (way == TERN__SWEEP_SLICE || way == TERN__SWEEP_BACK)
+      x->in[k]->offset = (place_of(x, k, trip) * parts_of(x, k) + part_of(x, k)) * x->in[k]->numel;
     if (k >= x->n->n_out || x->fresh[k] == TERN__NO) continue;
     tern__storage *slot = &x->slot[2 * k + (trip & 1)];
-    const uint64_t bytes = x->stack[k]->bytes / (uint64_t)x->n->attr[TERN__SWEEP_TRIPS].i;
-    const uint64_t at = (uint64_t)place_of(x, k, trip) * bytes;
+    uint64_t bytes;
+    const uint64_t at = place_in(x, k, trip, &bytes);
     *slot = *x->stack[k];
     slot->mem_offset += at;
     slot->host = slot->host ? slot->host + at : NULL;
@@ -194,14 +225,16 @@ static void slices_move(const slices *x, int64_t trip, tern_tensor **in) {
 }
 
 /* Results become the next states; slices that were made elsewhere go to where they belong. */
-static tern_rc slices_end(const slices *x, int64_t trip, tern_tensor **in, tern_tensor **out, tern_tensor **state) {
+static tern_rc slices_end(const slices *x, int64_t trip) {
+  tern_tensor **in = x->in, **out = x->out, **state = x->state;
   tern_rc rc = TERN_OK;
   for (uint32_t o = 0; o < x->n->n_out && !rc; o++) {
-    if (!x->stack[o] || x->fresh[o] != TERN__NO || out[o]->numel == 0) continue;
-    const uint64_t item = tern__dtype_size[out[o]->dtype], bytes = (uint64_t)out[o]->numel * item;
+    if (!x->stack[o] || x->fresh[o] != TERN__NO || out[o]->numel == 0 || (x->part > 0 && parts_of(x, o) == 1)) continue;
+    const uint64_t item = tern__dtype_size[out[o]->dtype];
+    uint64_t bytes;
+    const uint64_t at = place_in(x, o, trip, &bytes);
     tern_tensor *dense = out[o]->flags & TERN__CONTIG ? out[o] : tern_contiguous(out[o]);
-    rc = dense ? tern__copy_bytes(x->stack[o], (uint64_t)place_of(x, o, trip) * bytes, dense->storage,
-                                  (uint64_t)dense->offset * item, bytes)
+    rc = dense ? tern__copy_bytes(x->stack[o], at, dense->storage, (uint64_t)dense->offset * item, bytes)
                : tern__recorded();
   }
   for (uint32_t o = 0; o < x->n->n_out && !rc; o++) {
@@ -214,38 +247,98 @@ static tern_rc slices_end(const slices *x, int64_t trip, tern_tensor **in, tern_
   return rc;
 }
 
-static tern_rc run_slices(slices *x, const tern__program *p, tern__frame *f, tern_tensor **in, tern_tensor **out,
-                          tern_tensor **state, bool *written) {
+static tern_rc run_slices(slices *x) {
   const tern__pstep *s = x->s;
   tern_rc rc = TERN_OK;
-  slices_begin(x, p, f, in);
-  for (uint32_t k = 0; k < x->n->n_out; k++) written[k] = !x->stack[k] && overwrites(s->body[1], k);
+  slices_begin(x);
   for (int64_t trip = 0; trip < x->n->attr[TERN__SWEEP_TRIPS].i && !rc; trip++) {
     tern_scope_mark mark = tern_scope_begin();
-    slices_move(x, trip, in);
-    rc = prepare(written, in, state, x->n->n_out);
-    if (!rc) rc = tern__program_run_into(s->body[1], in, out, x->given);
-    if (!rc) rc = slices_end(x, trip, in, out, state);
+    slices_move(x, trip);
+    rc = prepare(x->written, x->in, x->state, x->n->n_out);
+    if (!rc) rc = tern__program_run_into(s->body[1], x->in, x->out, x->given);
+    if (!rc) rc = slices_end(x, trip);
     tern_scope_end(&mark);
   }
-  drop(out, x->n->n_out);
+  drop(x->out, x->n->n_out);
   for (uint32_t o = 0; o < x->n->n_out && !rc; o++)
-    if (!x->stack[o]) rc = place_result(p, f, s, o, in[o]);
-  drop(state, x->n->n_out);
+    if (!x->stack[o] && (x->part == 0 || parts_of(x, o) > 1))
+      rc = place_result(x->p, x->f, s, o, part_of(x, o), x->in[o]);
+  drop(x->state, x->n->n_out);
   return rc;
 }
 
-static tern_rc run_sweep(const tern__program *p, tern__frame *f, const tern__pstep *s, tern_tensor **in,
-                         tern_tensor **out, tern_tensor **state, bool *written) {
+/* Room for one part, zeroed. NULL: no memory. */
+static slices *slices_new(const tern__program *p, tern__frame *f, const tern__pstep *s) {
   const tern__ir_node *n = &p->graph->node[s->node];
-  const size_t each = 2 * sizeof(tern__storage) + 2 * sizeof(tern__storage *) + sizeof(uint32_t);
-  slices x = {.s = s, .n = n, .slot = tern__calloc(n->n_out + 1, each)};
-  if (!x.slot) return tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
-  x.stack = (tern__storage **)(void *)(x.slot + 2 * n->n_out);
-  x.given = x.stack + n->n_out;
-  x.fresh = (uint32_t *)(void *)(x.given + n->n_out);
-  const tern_rc rc = run_slices(&x, p, f, in, out, state, written);
-  free(x.slot);
+  const size_t out = n->n_out + 1, pointers = 2 * (size_t)n->n_in + 4 * out;
+  slices *x = tern__calloc(1, sizeof *x + 2 * out * sizeof *x->slot + pointers * sizeof(void *) +
+                                  out * (sizeof *x->fresh + sizeof *x->written));
+  if (!x) return NULL;
+  x->p = p;
+  x->f = f;
+  x->s = s;
+  x->n = n;
+  x->slot = (tern__storage *)(void *)(x + 1);
+  x->begin = (tern_tensor **)(void *)(x->slot + 2 * out);
+  x->in = x->begin + n->n_in;
+  x->out = x->in + n->n_in;
+  x->state = x->out + out;
+  x->stack = (tern__storage **)(void *)(x->state + out);
+  x->given = x->stack + out;
+  x->fresh = (uint32_t *)(void *)(x->given + out);
+  x->written = (bool *)(x->fresh + out);
+  for (uint32_t i = 0; i < n->n_in; i++)
+    if (!(x->in[i] = x->begin[i] = tern__program_header(p, f, s, i, n->in[i]))) {
+      drop(x->begin, i);
+      free(x);
+      return NULL;
+    }
+  return x;
+}
+
+typedef struct crew {
+  slices **part;
+  pthread_mutex_t lock;
+  tern_rc rc; /* the first part's that failed, with its message */
+  char why[512];
+} crew;
+
+static void crew_member(void *context, uint32_t i) {
+  crew *c = context;
+  tern_scope_mark mark = tern_scope_begin();
+  c->part[i]->part = i;
+  const tern_rc rc = tern__thread_get() ? run_slices(c->part[i]) : TERN_E_OOM;
+  tern_scope_end(&mark);
+  if (!rc) return;
+  pthread_mutex_lock(&c->lock);
+  if (!c->rc) snprintf(c->why, sizeof c->why, "%s", tern__pending());
+  c->rc = c->rc ? c->rc : rc;
+  pthread_mutex_unlock(&c->lock);
+  tern_error_clear();
+}
+
+/* All parts: on the device's threads, or, where they are busy, here one after the other. */
+static tern_rc run_sweep(const tern__program *p, tern__frame *f, const tern__pstep *s) {
+  const tern__ir_node *n = &p->graph->node[s->node];
+  const uint32_t parts = (uint32_t)n->attr[TERN__SWEEP_PARTS].i;
+  slices *one, **part = parts == 1 ? &one : tern__calloc(parts, sizeof(slices *));
+  crew c = {.part = part, .lock = PTHREAD_MUTEX_INITIALIZER};
+  uint32_t made = 0;
+  while (part && made < parts && (part[made] = slices_new(p, f, s))) made++;
+  tern_rc rc = TERN_OK;
+  if (!part || made < parts)
+    rc = tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
+  else if (parts == 1)
+    rc = run_slices(one);
+  else if (n->device->api->team(n->device->dev, parts, crew_member, &c))
+    for (uint32_t i = 0; i < parts && !c.rc; i++) crew_member(&c, i);
+  if (c.rc) rc = tern__fail(c.rc, "%s", c.why);
+  for (uint32_t i = 0; i < made; i++) {
+    drop(part[i]->begin, n->n_in);
+    free(part[i]);
+  }
+  if (parts > 1) free(part);
+  pthread_mutex_destroy(&c.lock);
   return rc;
 }
 
@@ -254,13 +347,14 @@ static tern_rc with_lists(const tern__program *p, tern__frame *f, const tern__ps
   const tern__ir_node *n = &p->graph->node[s->node];
   tern_tensor **begin = list, **in = begin + n->n_in, **out = in + n->n_in, **state = out + n->n_out;
   bool *written = (bool *)(state + n->n_out);
+  if (s->kind != TERN__L_COND && tern__sweeps(n)) return run_sweep(p, f, s);
   tern_rc rc = TERN_OK;
   for (uint32_t i = 0; i < n->n_in && !rc; i++)
     if (!(in[i] = begin[i] = tern__program_header(p, f, s, i, n->in[i]))) rc = TERN_E_OOM;
   if (!rc && s->kind == TERN__L_COND)
     rc = run_cond(p, f, s, in, out);
   else if (!rc)
-    rc = (tern__sweeps(n) ? run_sweep : run_while)(p, f, s, in, out, state, written);
+    rc = run_while(p, f, s, in, out, state, written);
   drop(begin, n->n_in);
   return rc;
 }

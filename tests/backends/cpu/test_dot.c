@@ -263,6 +263,24 @@ static void test_batches(void) {
   }
 }
 
+/* What is not packed (dot_strip): few rows, columns and terms around the sizes of its blocks; repeated operands */
+static void test_few_rows(void) {
+  static const int64_t rows[] = {2, 5, 6, 7, 16, 33, 64, 65}, columns[] = {31, 32, 64, 65, 130, 512},
+                       terms[] = {70, 128, 300};
+  for (int t = 0; t < 2; t++)
+    for (int i = 0; i < 8; i++)
+      for (int j = 0; j < 6; j++) {
+        const int64_t k = terms[(i + j) % 3];
+        CU_ASSERT_EQUAL(one(pairs[t][0], pairs[t][0], 2, NULL, 0, 0, rows[i], columns[j], k, (int)rnd(LAYOUTS),
+                            rnd(2) ? DENSE : PADDED, rnd(2) ? DENSE : PADDED),
+                        0);
+      }
+  const int64_t batch[3] = {3, 2, 1};
+  CU_ASSERT_EQUAL(one(TERN_F32, TERN_F32, 4, batch, 0, 0, 16, 200, 100, DENSE, DENSE, DENSE), 0);
+  CU_ASSERT_EQUAL(one(TERN_F32, TERN_F32, 4, batch, 0, 3, 16, 200, 100, DENSE, DENSE, DENSE), 0);
+  CU_ASSERT_EQUAL(one(TERN_F32, TERN_F32, 2, NULL, 0, 0, 9, 60, 4200, DENSE, DENSE, DENSE), 0);
+}
+
 static void test_larger(void) {
   static const int layouts[][3] = {{DENSE, DENSE, DENSE},    {TURNED, DENSE, DENSE},   {DENSE, TURNED, DENSE},
                                    {TURNED, TURNED, TURNED}, {SPACED, SPACED, SPACED}, {REVERSED, PADDED, REVERSED}};
@@ -361,6 +379,7 @@ static void test_refusals(void) {
 int main(void) {
   if (CU_initialize_registry() != CUE_SUCCESS) return 1;
   CU_pSuite s = CU_add_suite("cpu dot", NULL, NULL);
+  CU_add_test(s, "few rows", test_few_rows);
   CU_add_test(s, "small, every layout", test_small_every_layout);
   CU_add_test(s, "random sizes", test_random_sizes);
   CU_add_test(s, "batches and broadcasts", test_batches);

@@ -350,6 +350,50 @@ static void threads(void) {
   CHECK(!wrong, "%d wrong launches", wrong);
 }
 
+/* ---- teams ---- */
+
+enum { PARTS = 7 };
+typedef struct parts {
+  _Atomic int called[PARTS], failed;
+  float *block;
+} parts;
+
+/* Launches of its own, and no team in a team */
+static void part(void *context, uint32_t i) {
+  parts *p = context;
+  p->called[i]++;
+  const call c = {.kind = TANH, .at = {0, 4096 + i * 4096}};
+  p->failed += start(&c, p->block, NULL, 0) != TERN_OK;
+  p->failed += api->team(device, 2, part, NULL) != TERN_E_UNSUPPORTED;
+}
+
+static void *teams(void *arg) {
+  for (int i = 0; i < 100; i++) {
+    parts p = {.block = arg};
+    const tern_rc rc = api->team(device, PARTS, part, &p);
+    if (rc && rc != TERN_E_UNSUPPORTED) wrong++; /* another thread's team is on */
+    for (int k = 0; k < PARTS; k++) wrong += p.called[k] != (rc ? 0 : 1);
+    wrong += p.failed;
+    for (uint32_t k = 1; k < PARTS && !rc; k++)
+      wrong += memcmp(p.block + 4096, p.block + 4096 + k * 4096, 3000 * sizeof(float)) != 0;
+  }
+  return NULL;
+}
+
+static void team(void) {
+  pthread_t thread[3];
+  float *block[3];
+  wrong = 0;
+  for (int i = 0; i < 3; i++) block[i] = new_block();
+  teams(block[0]);
+  for (int i = 0; i < 3; i++) pthread_create(&thread[i], NULL, teams, block[i]);
+  for (int i = 0; i < 3; i++) {
+    pthread_join(thread[i], NULL);
+    free(block[i]);
+  }
+  CHECK(!wrong, "%d wrong calls", wrong);
+}
+
 /* ---- spans ---- */
 
 static void spans(void) {
@@ -377,6 +421,7 @@ static const test_case cases[] = {{"random programs", random_programs},
                                   {"refused", refused},
                                   {"failures", failures},
                                   {"threads", threads},
+                                  {"team", team},
                                   {"spans", spans}};
 
 int main(int argc, char **argv) {
