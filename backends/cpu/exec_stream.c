@@ -57,6 +57,13 @@ static bool is_read(const r_nest *r, uint32_t s) {
   return r->x->stream[s].kind == S_MEM && r->x->stream[s].loaded && !r->stream[s].local;
 }
 
+/* Stores that go past the caches */
+#if defined(__x86_64__)
+enum { CAN_BYPASS = 1 };
+#else
+enum { CAN_BYPASS = 0 };
+#endif
+
 /* Is the memory of stream s read in this nest too, in place or by a later pass? */
 static bool read_too(const r_nest *r, uint32_t s) {
   for (uint32_t i = 0; i < r->x->n_stream; i++)
@@ -92,8 +99,7 @@ static void keep_local(r_nest *r) {
 
 /* "Point the result at memory, compute it" becomes "compute it, move it to memory" */
 static void bypass(r_nest *r, r_list *l) {
-#if defined(__x86_64__)
-  for (uint32_t i = 0; i + 1 < l->n; i++) {
+  for (uint32_t i = 0; CAN_BYPASS && i + 1 < l->n; i++) {
     r_inst *const to = &l->inst[i], *const make = &l->inst[i + 1];
     if (to->kind != I_POINT || r->x->stream[to->stream].loaded || r->x->stream[to->stream].kept ||
         (make->kind != I_MAP && make->kind != I_SUPER) || make->out != to->out || make->off != X_NONE || make->row)
@@ -109,9 +115,6 @@ static void bypass(r_nest *r, r_list *l) {
     make->a = store.out;
     r->streams = true;
   }
-#else
-  (void)r, (void)l;
-#endif
 }
 
 static bool is_fetched(const r_nest *r, const r_inst *in) {
