@@ -3,6 +3,7 @@
    measured in a process of its own: the growth of peak RSS from before the model to the end of 100 steps. */
 #include "bench.h"
 #include "child.h"
+#include "mnist_idle.h"
 
 enum {
   CNN_BATCH = 64,
@@ -191,6 +192,7 @@ static double transformer_memory(void) { return memory_bytes("2"); }
 
 int main(int argc, char **argv) {
   if (argc == 3 && !strcmp(argv[1], "--memory")) return memory_child(argv[2]);
+  if (argc == 2 && !strcmp(argv[1], "--idle")) return idle_child();
   TERN_SCOPE;
   model nets[3];
   models(nets);
@@ -202,7 +204,8 @@ int main(int argc, char **argv) {
                               {.name = "infer/transformer_text", .loop = infer, .context = &nets[2], .ops = 1},
                               {.name = "fit/memory_cnn", .once = cnn_memory},
                               {.name = "fit/memory_lstm", .once = lstm_memory},
-                              {.name = "fit/memory_transformer", .once = transformer_memory}};
+                              {.name = "fit/memory_transformer", .once = transformer_memory},
+                              {.name = "fit/mnist_idle", .measure = idle_case}};
   const int rc = bench_main(argc, argv, "Layers and models.", cases, (int)(sizeof cases / sizeof *cases));
   for (int i = 0; i < 3; i++) end(&nets[i]);
   return tern_finish() || rc == 1 ? 1 : rc;
