@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "base/string.h"
 #include "device/trace.h"
+#include "graph/passes/again.h"
 #include "graph/passes/layout.h"
 #include "graph/passes/place_graph.h"
 #include "graph/passes/remat.h"
@@ -111,6 +112,8 @@ tern__program *tern__compile(tern__graph *g, const tern__compile_opts *opts) {
     if (!rc && placement) tern__unit_note_text(&u, placement);
   }
   free(placement);
+  if (!rc && !u.opts->no_fuse) rc = tern__graph_again(g);
+  if (!rc) rc = verified(g, "again");
   if (!rc && u.opts->memory_budget) {
     char *budget = NULL;
     rc = tern__graph_remat(g, u.opts, u.opts->memory_budget, &budget);

@@ -9,7 +9,7 @@
 #include "tensor/dtype.h"
 #include <stdlib.h>
 
-enum { NONE = 255, MAX_PRIMS = 200, MAX_OPS = 96, MAX_ARGS = 48 };
+enum { NONE = 255, MAX_PRIMS = 200, MAX_OPS = 96, MAX_ARGS = 48, CACHED = 512 << 10 /* bytes */ };
 
 typedef tern__fuser fuser;
 
@@ -348,13 +348,27 @@ static bool draws_forward(const fuser *f, const tern__lgroup *g, const tern__lop
   return false;
 }
 
+static bool is_update(const tern__lop *op) { return op->q && op->q->op->number >= 900 && op->q->op->number < 910; }
+
+/* A reduction of an array that fills a cache comes right behind what makes the array: drawn into an update, which is
+   launched with those of other variables, it would hold the array for long, and find it in memory. */
+static bool waits_long(const tern__unit *u, const tern__lgroup *g, const tern__lop *p) {
+  if (p->kind != TERN__L_ROW) return false;
+  uint64_t bytes = 0;
+  for (uint32_t k = 0; k < p->n_in; k++)
+    if (p->in[k] != TERN__NO && u->buffer[p->in[k]].bytes > bytes) bytes = u->buffer[p->in[k]].bytes;
+  bool update = false;
+  for (uint32_t i = 0; bytes > CACHED && i < g->n_ops && !update; i++) update = is_update(&u->op[g->op[i]]);
+  return update;
+}
+
 /* Producer x joins the nest. */
 static bool join_back(fuser *f, uint32_t group, uint32_t x) {
   tern__unit *u = f->u;
   tern__lgroup *g = &u->group[group];
   tern__lop *p = &u->op[x];
   if (p->group != TERN__NO || p->device != g->device || p->pin != u->op[g->op[0]].pin || !nestable(p) ||
-      writes_part(u, p) || reads_nothing(p) || !room(u, g, p))
+      writes_part(u, p) || reads_nothing(p) || !room(u, g, p) || waits_long(u, g, p))
     return false;
   uint8_t position[TERN__MAX_SIZES];
   if (!positions_of(u, g, p, position)) return false;
@@ -428,6 +442,67 @@ static bool join_anchor(fuser *f, uint32_t group, uint32_t x) {
   return append_op(u, group, x);
 }
 
+/* Where the dimensions of c go that reads, as its operand k, the same elements as member m's operand i; false when they
+   are not just the group's. */
+static bool beside_positions(const tern__lgroup *g, const tern__lop *m, uint32_t i, const tern__lop *c, uint32_t k,
+                             uint8_t *position) {
+  const tern__operand *a = &m->q->arg[i], *b = &c->q->arg[k];
+  uint32_t taken = 0;
+  memset(position, NONE, TERN__MAX_SIZES);
+  if (a->offset != b->offset || a->dtype != b->dtype) return false;
+  for (int e = 0; e < b->rank; e++) {
+    if (b->dim[e] == TERN__ONE || c->q->size[b->dim[e]] == 1) continue;
+    uint8_t at = NONE;
+    for (int d = 0; d < a->rank && at == NONE; d++)
+      if (a->dim[d] != TERN__ONE && a->stride[d] == b->stride[e] && m->q->size[a->dim[d]] == c->q->size[b->dim[e]])
+        at = m->position[a->dim[d]];
+    if (at == NONE || taken >> at & 1) return false;
+    position[b->dim[e]] = at;
+    taken |= 1u << at;
+  }
+  for (int d = 0; d < g->rank; d++) {
+    for (int p = 0; p < g->rank && position[d] == NONE; p++)
+      if (!(taken >> p & 1) && g->size[p] == 1) position[d] = (uint8_t)p;
+    if (position[d] == NONE || c->q->size[d] != g->size[position[d]]) return false;
+    taken |= 1u << position[d];
+  }
+  return true;
+}
+
+/* Map x, which computes something again out of an operand of member m, joins m's group: the operand is at hand there.
+   Only where m is the operand's last reader of those that do not compute again, so that it comes late enough. */
+static bool join_beside(fuser *f, uint32_t group, uint32_t m, uint32_t i, uint32_t x) {
+  tern__unit *u = f->u;
+  tern__lgroup *g = &u->group[group];
+  tern__lop *c = &u->op[x];
+  const uint32_t b = u->op[m].in[i];
+  uint8_t position[TERN__MAX_SIZES];
+  if (!c->again || u->op[m].again || c->group != TERN__NO || c->device != g->device || c->pin != u->op[g->op[0]].pin ||
+      c->kind != TERN__L_MAP || c->fixed || x < g->op[0] || writes_part(u, c) || c->q->n_sizes != c->q->n_space ||
+      c->q->n_space != g->rank || !room(u, g, c) || !light(u, group, c))
+    return false;
+  for (uint32_t k = f->first_reader[b]; k < f->first_reader[b + 1]; k++)
+    if (f->readers[k] > m && !u->op[f->readers[k]].again) return false;
+  uint32_t k = 0;
+  while (c->in[k] != b) k++;
+  if (!beside_positions(g, &u->op[m], i, c, k, position) || between_forward(f, group, x) || between_back(f, group, x))
+    return false;
+  memcpy(c->position, position, sizeof position);
+  return append_op(u, group, x);
+}
+
+static void grow_beside(fuser *f, uint32_t group) {
+  tern__unit *u = f->u;
+  for (uint32_t at = 1; at < u->group[group].n_ops; at++) {
+    const uint32_t m = u->group[group].op[at];
+    for (uint32_t i = 0; i < u->op[m].n_in; i++) {
+      const uint32_t b = u->op[m].in[i];
+      if (b == TERN__NO || u->buffer[b].maker == TERN__NO || u->op[u->buffer[b].maker].group == group) continue;
+      for (uint32_t k = f->first_reader[b]; k < f->first_reader[b + 1]; k++) join_beside(f, group, m, i, f->readers[k]);
+    }
+  }
+}
+
 static void grow_anchor(fuser *f, uint32_t group) {
   tern__unit *u = f->u;
   for (uint32_t m = 0; m < u->group[group].n_ops; m++) {
@@ -461,10 +536,8 @@ static void grow_nest(fuser *f, uint32_t group) {
 
 /* The update of an optimiser in a nest; NULL: there is none. */
 static const tern__request *update_in(const tern__unit *u, const tern__lgroup *g) {
-  for (uint32_t i = 0; i < g->n_ops && !g->dead && !g->anchored; i++) {
-    const tern__request *q = u->op[g->op[i]].q;
-    if (q && q->op->number >= 900 && q->op->number < 910) return q;
-  }
+  for (uint32_t i = 0; i < g->n_ops && !g->dead && !g->anchored; i++)
+    if (is_update(&u->op[g->op[i]])) return u->op[g->op[i]].q;
   return NULL;
 }
 
@@ -552,6 +625,7 @@ tern_rc tern__unit_fuse(tern__unit *u) {
     u->group[group].anchored = true;
     open_space(u, group);
     grow_anchor(&f, group);
+    grow_beside(&f, group);
   }
   for (uint32_t i = u->n_ops; i-- > 0;) {
     if (u->op[i].group != TERN__NO) continue;

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "device/device.h"
 #include "graph/passes/low.h"
+#include "graph/passes/order.h"
 #include "graph/passes/plan.h"
 #include "graph/run/branches.h"
 #include "tensor/dtype.h"
@@ -17,13 +18,13 @@ static uint32_t *heads_of(tern__unit *u) {
 }
 
 /* Groups in the order of their last op, each after what it needs. */
-static tern_rc order(tern__unit *u) {
-  uint32_t *head = heads_of(u), *last = tern__unit_alloc(u, u->n_groups + 1, sizeof *last);
+static tern_rc order(tern__unit *u, const uint32_t *head) {
+  uint32_t *last = tern__unit_alloc(u, u->n_groups + 1, sizeof *last);
   uint32_t *stack = tern__unit_alloc(u, 2 * u->n_ops + u->n_groups + 2, sizeof *stack), top;
   uint8_t *state = tern__unit_alloc(u, u->n_groups + 1, 1); /* 1: on the stack, 2: done */
   u->order = tern__unit_alloc(u, u->n_groups + 1, sizeof *u->order);
   u->turn = tern__unit_alloc(u, u->n_groups + 1, sizeof *u->turn);
-  if (!head || !last || !stack || !state || !u->order || !u->turn) return TERN_E_OOM;
+  if (!last || !stack || !state || !u->order || !u->turn) return TERN_E_OOM;
   for (uint32_t i = 0; i < u->n_ops; i++) last[head[u->op[i].group]] = i;
   for (uint32_t i = 0; i < u->n_ops; i++) {
     const uint32_t k = head[u->op[i].group];
@@ -82,15 +83,18 @@ static bool is_eager(const tern__unit *u, uint32_t head) {
   return op->kind == TERN__L_MOVE || (op->device && op->device->queue && !control);
 }
 
+static bool several_devices(const tern__unit *u) {
+  for (uint32_t i = 1; i < u->n_ops; i++)
+    if (u->op[i].device != u->op[0].device) return true;
+  return false;
+}
+
 /* With several devices, what runs beside the host (launches on queues, moves) is begun as soon as what it needs is
    there, so that it goes on while the host works. */
-static tern_rc hoist(tern__unit *u) {
-  bool several = false;
-  for (uint32_t i = 1; i < u->n_ops; i++) several |= u->op[i].device != u->op[0].device;
-  if (!several) return TERN_OK;
-  uint32_t *heads = heads_of(u), *now = tern__unit_alloc(u, u->n_order + 1, sizeof *now), n = 0;
+static tern_rc hoist(tern__unit *u, const uint32_t *heads) {
+  uint32_t *now = tern__unit_alloc(u, u->n_order + 1, sizeof *now), n = 0;
   uint8_t *done = tern__unit_alloc(u, u->n_groups + 1, 1);
-  if (!heads || !now || !done) return TERN_E_OOM;
+  if (!now || !done) return TERN_E_OOM;
   for (uint32_t i = 0; i < u->n_order; i++) {
     bool more = true;
     while (more) { /* eager ones first, in order */
@@ -215,14 +219,12 @@ static void scatter_in_place(tern__unit *u, const uint32_t *first_reader, const 
   }
 }
 
-tern_rc tern__unit_order(tern__unit *u) {
-  tern_rc rc = order(u);
-  if (!rc) rc = hoist(u);
-  if (rc) return rc;
+/* Readers of each buffer, an entry an operand, and how many of them its maker's launch has. */
+static bool list_readers(tern__unit *u, uint32_t **first, uint32_t **list) {
   uint32_t *first_reader = tern__unit_alloc(u, u->n_buffers + 2, sizeof *first_reader), total = 0;
   for (uint32_t i = 0; i < u->n_ops; i++) total += u->op[i].n_in;
   uint32_t *readers = tern__unit_alloc(u, total + 1, sizeof *readers);
-  if (!first_reader || !readers) return TERN_E_OOM;
+  if (!first_reader || !readers) return false;
   for (uint32_t i = 0; i < u->n_ops; i++) {
     const tern__lop *op = &u->op[i];
     for (uint32_t k = 0; k < op->n_in; k++) {
@@ -238,6 +240,20 @@ tern_rc tern__unit_order(tern__unit *u) {
   for (uint32_t i = 0; i < u->n_ops; i++)
     for (uint32_t k = 0; k < u->op[i].n_in; k++)
       if (u->op[i].in[k] != TERN__NO) readers[first_reader[u->op[i].in[k] + 1]++] = i;
+  *first = first_reader;
+  *list = readers;
+  return true;
+}
+
+tern_rc tern__unit_order(tern__unit *u) {
+  uint32_t *first_reader = NULL, *readers = NULL;
+  const bool several = several_devices(u);
+  uint32_t *heads = heads_of(u);
+  if (!heads || !list_readers(u, &first_reader, &readers)) return TERN_E_OOM;
+  tern_rc rc = order(u, heads);
+  if (!rc && several) rc = hoist(u, heads);
+  if (!rc && !several && !u->opts->no_fuse) rc = tern__order_early(u, heads, first_reader, readers);
+  if (rc) return rc;
   if (!u->opts->no_fuse) in_place(u, first_reader, readers);
   if (!u->opts->no_fuse || u->opts->n_states) scatter_in_place(u, first_reader, readers);
   return TERN_OK;
