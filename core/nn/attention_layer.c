@@ -43,17 +43,17 @@ static tern_rc build(tern_layer *l, tern_shape in, tern_dtype dtype) {
   return ok ? TERN_OK : tern__recorded();
 }
 
-/* rows [batch * time, features] by dense number d. */
-static tern_tensor *project(const tern_layer *l, tern_tensor *rows, int d, int64_t in, int64_t out) {
+/* x [batch, time, features] by dense number d. */
+static tern_tensor *project(const tern_layer *l, tern_tensor *x, int d, int64_t in, int64_t out) {
   const attention *a = l->params;
   const int per = a->opts.no_bias ? 1 : 2;
-  tern_tensor *y = tern_matmul(rows, tern_reshape(l->weight[d * per], TERN_SHAPE(in, out)));
+  tern_tensor *y = tern_matmul(x, tern_reshape(l->weight[d * per], TERN_SHAPE(in, out)));
   return per == 1 ? y : tern_add(y, tern_reshape(l->weight[d * per + 1], TERN_SHAPE(out)));
 }
 
 /* [batch, heads, time, size] */
-static tern_tensor *by_head(tern_tensor *rows, int64_t batch, int64_t time, int64_t heads, int64_t size) {
-  return tern_permute(tern_reshape(rows, TERN_SHAPE(batch, time, heads, size)), (int[]){0, 2, 1, 3}, 4);
+static tern_tensor *by_head(tern_tensor *x, int64_t batch, int64_t time, int64_t heads, int64_t size) {
+  return tern_permute(tern_reshape(x, TERN_SHAPE(batch, time, heads, size)), (int[]){0, 2, 1, 3}, 4);
 }
 
 /* Keras masks a pair where either step is masked. A masked query then sees nothing, and its weights are all equal. */
@@ -69,7 +69,7 @@ static tern_tensor *attend(tern_tensor *query, tern_tensor *key, tern_tensor *va
   enum { LONGEST = 1 << 14 }; /* of a mask that is kept; a size that varies is a larger number, or negative */
   if (tern_executing_eagerly() || opts->mask || opts->dropout > 0 || time < 1 || time > LONGEST)
     return tern_scaled_dot_product_attention(query, key, value, opts);
-  tern_tensor *scores = tern_matmul(tern_mul(query, tern_scalar(1 / sqrt((double)size))), tern_transpose(key));
+  tern_tensor *scores = tern_mul(tern_matmul(query, tern_transpose(key)), tern_scalar(1 / sqrt((double)size)));
   if (opts->causal) {
     tern_tensor *at = tern_arange(0, (double)time, 1, TERN_I32), *row = tern_reshape(at, TERN_SHAPE(time, 1));
     tern_tensor *none = tern_zeros(TERN_SHAPE(time, time), tern_dtype_get(query));
@@ -86,10 +86,9 @@ static tern_tensor *call(tern_layer *l, tern_tensor *x, tern__pass *p) {
     return NULL;
   }
   const int64_t batch = TERN_LIKE(x, 0), time = TERN_LIKE(x, 1);
-  tern_tensor *rows = tern_reshape(x, TERN_SHAPE(-1, f));
-  tern_tensor *query = by_head(project(l, rows, 0, f, h * k), batch, time, h, k);
-  tern_tensor *key = by_head(project(l, rows, 1, f, h * k), batch, time, h, k);
-  tern_tensor *value = by_head(project(l, rows, 2, f, h * v), batch, time, h, v);
+  tern_tensor *query = by_head(project(l, x, 0, f, h * k), batch, time, h, k);
+  tern_tensor *key = by_head(project(l, x, 1, f, h * k), batch, time, h, k);
+  tern_tensor *value = by_head(project(l, x, 2, f, h * v), batch, time, h, v);
   tern_attention_opts opts = {.causal = a->opts.causal, .dropout = p->training ? a->opts.dropout : 0};
   if (p->mask != TERN_NONE) {
     if (tern_rank(p->mask) != 2) {
@@ -101,8 +100,8 @@ static tern_tensor *call(tern_layer *l, tern_tensor *x, tern__pass *p) {
   }
   tern_tensor *y = attend(query, key, value, &opts, time, k);
   if (p->mask != TERN_NONE) y = masked_queries(y, value, p->mask);
-  y = tern_reshape(tern_permute(y, (int[]){0, 2, 1, 3}, 4), TERN_SHAPE(-1, h * v));
-  return tern_reshape(project(l, y, 3, h * v, f), TERN_SHAPE(batch, time, f));
+  y = tern_reshape(tern_permute(y, (int[]){0, 2, 1, 3}, 4), TERN_SHAPE(batch, time, h * v));
+  return project(l, y, 3, h * v, f);
 }
 
 static const tern__field fields[] = {
