@@ -162,5 +162,42 @@ static void batches(void) {
   tern_function_release(f);
 }
 
-static const test_case cases[] = {{"at random", at_random}, {"one launch", one_launch}, {"batches", batches}};
+/* Of sum(max_pool(relu(x + b)) w), by x and b: relu's gradient comes behind the reshapes of the pooling's */
+static tern_rc slopes(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
+  const block *b = self;
+  (void)n_in, (void)n_out;
+  tern_tape *tape = tern_tape_begin(NULL);
+  if (!tape || tern_tape_watch(tape, in[0]) || tern_tape_watch(tape, in[1])) return tern_error_code();
+  tern_tensor *z = tern_max_pool(tern_relu(tern_add(in[0], channelwise(b, in[1]))), &b->pool);
+  return tern_tape_gradient(tape, tern_sum(tern_mul(z, in[2]), NULL), in, 2, out);
+}
+
+static void gradient_case(uint64_t seed, tern_dtype dtype) {
+  TERN_SCOPE;
+  uint64_t state = seed;
+  static const int64_t channels[] = {1, 3, 16, 32, 33, 64, 7};
+  const int64_t c = channels[test_below(&state, 7)], n = pick(&state, 1, 9);
+  block b = {.pool.layout = test_below(&state, 3) ? TERN_NHWC : TERN_NCHW};
+  b.conv.layout = b.pool.layout;
+  tern_shape x = {.rank = 4, .dim = {n, c, c, c}}, z = x;
+  for (int d = 0; d < 2; d++) {
+    const int axis = (b.pool.layout == TERN_NHWC ? 1 : 2) + d;
+    const int64_t window = b.pool.window[d] = pick(&state, 1, 3);
+    b.pool.strides[d] = test_below(&state, 5) ? window : window + 1;
+    x.dim[axis] = pick(&state, window, 29);
+    z.dim[axis] = (x.dim[axis] - window) / b.pool.strides[d] + 1;
+  }
+  tern_tensor *in[] = {whole(&state, x, dtype), whole(&state, TERN_SHAPE(c), dtype), whole(&state, z, dtype)};
+  char name[120];
+  snprintf(name, sizeof name, "gradient, seed %d: %s, window %d x %d", (int)seed, tern_dtype_name(dtype),
+           (int)b.pool.window[0], (int)b.pool.window[1]);
+  both_ways(name, slopes, &b, in, 3, NULL, 2, 0, 0);
+}
+
+static void gradients(void) {
+  for (uint64_t seed = 1; seed <= (on_opencl() ? 4 : 60); seed++) gradient_case(seed, seed % 5 ? TERN_F32 : TERN_F64);
+}
+
+static const test_case cases[] = {
+    {"at random", at_random}, {"one launch", one_launch}, {"batches", batches}, {"gradients", gradients}};
 TEST_MAIN("pooling", cases)

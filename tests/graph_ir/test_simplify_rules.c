@@ -182,6 +182,44 @@ static void views(void) {
   tern__graph_free(q.g);
 }
 
+/* x y in one row, as it comes back from there: 4 nodes. */
+static uint32_t row_of(ground *q) {
+  return b2(q->g, &tern__op_mul, b_reshape(q->g, q->x, TERN_SHAPE(24)), b_reshape(q->g, q->y, TERN_SHAPE(24)));
+}
+static uint32_t regrouped(ground *q) { return b_reshape(q->g, row_of(q), TERN_SHAPE(4, 6)); }
+
+/* `made` has another reader: it is a result behind the first one. */
+#define READ_TOO(made, value, nodes, op)           \
+  do {                                             \
+    const uint32_t also = (made), first = (value); \
+    tern__graph_add_output(q.g, first);            \
+    tern__graph_add_output(q.g, also);             \
+    IS_OP(first, nodes, op);                       \
+  } while (0)
+
+/* What is computed of a reshape comes before it, where the other operands lie there anyway. */
+static void reshapes(void) {
+  ground q = start();
+  const int swap[] = {1, 0};
+  IS_OP(TWO(maximum, q.y, regrouped(&q)), 5, reshape);
+  IS_OP(TWO(maximum, regrouped(&q), q.y), 5, reshape);
+  IS_OP(TWO(relu_grad, q.y, regrouped(&q)), 5, reshape);
+  IS_OP(TWO(sub, number(&q, 2), regrouped(&q)), 5, reshape);
+  IS_OP(TWO(add, regrouped(&q), q.j), 6, reshape); /* promotes */
+  IS_OP(b3(q.g, &tern__op_where, q.b, regrouped(&q), number(&q, 0)), 6, reshape);
+  IS_OP(ONE(tanh, TWO(relu_grad, q.y, regrouped(&q))), 6, reshape);
+  IS_OP(TWO(sub, TWO(mul, regrouped(&q), q.x), q.y), 6, reshape);
+  READ_TOO(ONE(exp, q.x), TWO(maximum, also, regrouped(&q)), 7, reshape);
+  READ_TOO(row_of(&q), TWO(maximum, q.y, b_reshape(q.g, also, TERN_SHAPE(4, 6))), 5, maximum); /* it stays */
+  READ_TOO(regrouped(&q), TWO(maximum, q.y, also), 5, maximum);
+  IS_OP(TWO(maximum, ONE(exp, q.x), regrouped(&q)), 6, maximum); /* exp would come apart */
+  IS_OP(TWO(maximum, b_permute(q.g, b_reshape(q.g, q.x, TERN_SHAPE(6, 4)), swap), regrouped(&q)), 7, maximum);
+  IS_OP(TWO(maximum, b_reshape(q.g, q.column, TERN_SHAPE(6)), regrouped(&q)), 6, maximum); /* broadcasts */
+  IS_OP(TWO(maximum, b_reshape(q.g, q.x, TERN_SHAPE(1, 24)), b_reshape(q.g, row_of(&q), TERN_SHAPE(1, 24))), 6,
+        maximum); /* the same sizes */
+  tern__graph_free(q.g);
+}
+
 static void writes(void) {
   ground q = start();
   const int64_t zero[] = {0, 0}, next[] = {4, 0};
@@ -255,7 +293,7 @@ static void fast_math(void) {
   COUNT(TWO(add, TWO(mul, q.x, q.y), TWO(mul, q.y, q.x)), 2);
 }
 
-static const test_case cases[] = {{"arithmetic", arithmetic}, {"logic", logic},   {"unary", unary},
-                                  {"views", views},           {"writes", writes}, {"reductions", reductions},
-                                  {"fast_math", fast_math}};
+static const test_case cases[] = {{"arithmetic", arithmetic}, {"logic", logic},        {"unary", unary},
+                                  {"views", views},           {"reshapes", reshapes},  {"writes", writes},
+                                  {"reductions", reductions}, {"fast_math", fast_math}};
 TEST_MAIN("graph_ir.simplify_rules", cases)

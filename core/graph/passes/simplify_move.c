@@ -62,6 +62,92 @@ RULE(cast_cast) {
   return tern__become(r, i, &tern__op_cast, &x, 1, &to, 1);
 }
 
+/* ---- reshapes ---- */
+
+/* Other sizes, those of 1 left aside. */
+static bool regroups(const tern__ir_value *a, const tern__ir_value *b) {
+  int d = 0, e = 0;
+  for (;;) {
+    while (d < a->rank && a->shape[d] == 1) d++;
+    while (e < b->rank && b->shape[e] == 1) e++;
+    if (d == a->rank || e == b->rank) return d != a->rank || e != b->rank;
+    if (a->shape[d++] != b->shape[e++]) return true;
+  }
+}
+
+/* Dense memory of its own, which others read too or nobody computes here: to reshape it costs nothing, and parts it
+   from no node that it is launched with. */
+static bool stands(const tern__rewrite *r, uint32_t v) {
+  bool shared = false;
+  for (;; v = tern__maker(r->g, v)->in[0]) {
+    shared |= r->uses[v] > 1;
+    if (!tern__made_by(r->g, v, &tern__op_reshape)) break;
+  }
+  const tern__ir_node *n = tern__maker(r->g, v);
+  return n->kind != TERN__IR_OP || (shared && !tern__ir_is_view(n));
+}
+
+/* What node i computes, of `in` instead: elements in the shape of `like`. */
+static uint32_t in_shape(tern__rewrite *r, uint32_t i, const uint32_t *in, const tern__ir_value *like) {
+  const tern__ir_value shape = *like;
+  const uint32_t made = tern__new_node(r, i, r->g->node[i].op, in[0], shape.rank, shape.shape);
+  if (made == TERN__IR_NONE) return made;
+  tern__ir_node *to = tern__maker(r->g, made);
+  const tern__ir_node *from = &r->g->node[i];
+  uint32_t *operands = tern__graph_alloc(r->g, from->n_in, sizeof *operands);
+  if (!operands) {
+    r->failed = true;
+    return TERN__IR_NONE;
+  }
+  for (uint32_t k = 0; k < from->n_in; k++) {
+    operands[k] = in[k];
+    if (k && in[k] != TERN__IR_NONE) r->uses[in[k]]++;
+  }
+  to->in = operands;
+  to->n_in = from->n_in;
+  to->attr = from->attr;
+  to->n_attr = from->n_attr;
+  r->g->value[made].dtype = r->g->value[from->first_out].dtype;
+  r->g->value[made].device = r->g->value[from->first_out].device;
+  return made;
+}
+
+/* f(reshape(w), y) is reshape(f(w, reshape(y))), elementwise, where nobody else reads w: then f and what makes w are one
+   launch. y may stay as it is, or be a host scalar. */
+RULE(reshape_behind) {
+  const tern__ir_node *n = &r->g->node[i];
+  const tern__ir_value *out = out_of(r, i);
+  uint32_t in[3], w = TERN__IR_NONE, at = 0;
+  if (n->n_in > 3 || out->weak) return false;
+  for (uint32_t k = 0; k < n->n_in && w == TERN__IR_NONE; k++) {
+    const uint32_t v = n->in[k];
+    if (v == TERN__IR_NONE || r->uses[v] != 1 || !tern__made_by(r->g, v, &tern__op_reshape)) continue;
+    const uint32_t x = tern__maker(r->g, v)->in[0];
+    const tern__ir_node *m = tern__maker(r->g, x);
+    if (r->uses[x] == 1 && !r->g->value[x].weak && m->kind == TERN__IR_OP && (tern__op_facts(m->op) & TERN__OP_MAP) &&
+        tern__same_shape(&r->g->value[v], out) && regroups(&r->g->value[x], out)) {
+      w = x;
+      at = k;
+    }
+  }
+  if (w == TERN__IR_NONE) return false;
+  for (uint32_t k = 0; k < n->n_in; k++) {
+    in[k] = n->in[k];
+    if (k != at && in[k] != TERN__IR_NONE && !r->g->value[in[k]].weak &&
+        (!tern__same_shape(in_of(r, i, k), out) || !stands(r, in[k])))
+      return false;
+  }
+  const tern__ir_value like = r->g->value[w];
+  in[at] = w;
+  for (uint32_t k = 0; k < r->g->node[i].n_in; k++) {
+    if (k == at || in[k] == TERN__IR_NONE || r->g->value[in[k]].weak) continue;
+    in[k] = tern__new_node(r, i, &tern__op_reshape, in[k], like.rank, like.shape);
+    if (in[k] == TERN__IR_NONE) return false;
+  }
+  const uint32_t made = in_shape(r, i, in, &like);
+  return made != TERN__IR_NONE && tern__become1(r, i, &tern__op_reshape, made);
+}
+
 /* ---- devices ---- */
 
 RULE(to_same) { return tern__stand_in(r, i, r->g->node[i].in[0]); }
