@@ -15,6 +15,11 @@
 
 enum { SLOTS = 64, MOST = 1 << 15 /* it counts strides, dilations and padding in int */, EMPTY = 0, READY, REFUSED };
 enum { X, W, Y };
+enum {
+  LEAST_CHANNELS = 32, /* of x, as measured with few and many, and pixels, where a gradient is turned */
+  LEAST_PIXELS = 2048,
+  MOST_TURNED = 1 << 18 /* elements of the filters, which are copied in each launch */
+};
 
 struct operand {
   dnnl_memory_t given, own; /* own: NULL where the primitive takes the array as it lies */
@@ -22,6 +27,7 @@ struct operand {
   size_t bytes;             /* of own, rounded up */
 };
 struct prim {
+  bool turned;
   dnnl_primitive_t prim;
   dnnl_stream_t stream;
   dnnl_memory_t scratch;
@@ -30,7 +36,7 @@ struct prim {
 };
 struct key { /* without padding: compared as memory */
   struct conv_job job;
-  int64_t threads;
+  int64_t threads, turned;
 };
 struct slot {
   atomic_int busy;
@@ -138,7 +144,7 @@ static bool describe_wanted(const struct conv_job *j, int array, const int64_t *
 
 /* The primitive's descriptor, or NULL: oneDNN has only its plain loops for it */
 static dnnl_primitive_desc_t choose(const struct conv_job *j, const dnnl_memory_desc_t *md,
-                                    const_dnnl_primitive_attr_t attr) {
+                                    const_dnnl_primitive_attr_t attr, bool turned) {
   dnnl_dims_t stride, dilation, before, after;
   for (int d = 0; d < 2; d++) {
     stride[d] = j->stride[d], dilation[d] = j->dilation[d] - 1, before[d] = j->pad[d];
@@ -165,10 +171,50 @@ static dnnl_primitive_desc_t choose(const struct conv_job *j, const dnnl_memory_
     if (!pd) return NULL;
   }
   const char *name = NULL;
-  if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success && name && !strstr(name, "ref"))
+  if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success && name &&
+      (turned ? strstr(name, "brgconv") != NULL : !strstr(name, "ref")))
     return pd;
   dnnl_primitive_desc_destroy(pd);
   return NULL;
+}
+
+/* ---- CONV_DX as CONV ---- */
+
+/* With steps of 1 the gradient is a convolution of dy by the filters seen from the other end, whose channels change
+   places. oneDNN's newer kernels (brgconv) do only that way, a quarter faster than its older ones do the gradient.
+   False: not so. t: the job, but for the filters' memory */
+static bool turn(const struct conv_job *j, struct conv_job *t) {
+  int64_t x[4], w[4], y[4];
+  if (j->op != TERN_OP_CONV_DX || j->groups != 1 || j->c < LEAST_CHANNELS || j->o < LEAST_CHANNELS / 2 ||
+      j->n * j->out[0] * j->out[1] < LEAST_PIXELS || j->c * j->o * j->taps[0] * j->taps[1] > MOST_TURNED)
+    return false;
+  conv_sizes_x(j, x);
+  conv_sizes_w(j, w);
+  conv_sizes_y(j, y);
+  if (!is_dense(x, &j->x, last) || !is_dense(w, &j->w, hwio) || !is_dense(y, &j->y, last)) return false;
+  *t = *j;
+  t->op = TERN_OP_CONV;
+  t->c = j->o, t->o = j->c;
+  t->x = j->y, t->y = j->x;
+  for (int d = 0; d < 2; d++) {
+    t->in[d] = j->out[d], t->out[d] = j->in[d];
+    t->pad[d] = (j->taps[d] - 1) * j->dilation[d] - j->pad[d];
+    if (j->stride[d] != 1 || t->pad[d] < 0) return false;
+  }
+  t->w.stride[0] = j->o, t->w.stride[1] = 1;
+  t->w.stride[3] = j->c * j->o, t->w.stride[2] = t->w.stride[3] * j->taps[1];
+  return true;
+}
+
+static size_t turned_bytes(const struct conv_job *t) {
+  return (size_t)(t->taps[0] * t->taps[1] * t->c * t->o) * sizeof(float);
+}
+
+/* The last tap becomes the first */
+static void turn_filters(const struct conv_job *t, char *to) {
+  const int64_t taps = t->taps[0] * t->taps[1];
+  const size_t each = turned_bytes(t) / (size_t)taps;
+  for (int64_t k = 0; k < taps; k++) memcpy(to + (size_t)k * each, t->w.p + (size_t)(taps - 1 - k) * each, each);
 }
 
 /* ---- primitives ---- */
@@ -218,7 +264,7 @@ static bool make_all(struct prim *p, const struct conv_job *j, const dnnl_memory
   return ok;
 }
 
-static bool make(struct prim *p, const struct conv_job *j) {
+static bool make(struct prim *p, const struct conv_job *j, bool turned) {
   int64_t size[3][4];
   dnnl_memory_desc_t given[3], wanted[3];
   dnnl_primitive_attr_t attr = NULL;
@@ -232,9 +278,10 @@ static bool make(struct prim *p, const struct conv_job *j) {
   bool ok = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
   for (int nhwc = wants_last(size[X], &j->x, size[Y], &j->y); ok && !pd && nhwc >= 0; nhwc--) {
     for (int i = 0; ok && i < 3; i++) ok = describe_wanted(j, i, size[i], nhwc, &wanted[i]);
-    if (ok) pd = choose(j, wanted, attr);
+    if (ok) pd = choose(j, wanted, attr, turned);
   }
   ok = ok && pd && make_all(p, j, given, pd);
+  p->turned = turned;
   if (pd) dnnl_primitive_desc_destroy(pd);
   dnnl_primitive_attr_destroy(attr);
   return ok;
@@ -249,9 +296,10 @@ static bool point(dnnl_memory_t m, void *at) { return dnnl_memory_set_data_handl
 
 /* Places the copies: x and y in `buffers` while there is room, the rest in this thread's scratch */
 static bool place(struct prim *p, const struct conv_job *j, char *buffers, uint64_t bytes) {
-  void *const given[3] = {j->x.p, j->w.p, j->y.p};
+  void *given[3] = {j->x.p, j->w.p, j->y.p};
   bool inside[3] = {false};
-  size_t more = p->scratch_bytes;
+  const size_t turned = p->turned ? rounded(turned_bytes(j)) : 0;
+  size_t more = p->scratch_bytes + turned;
   for (int i = 0; i < 3; i++) {
     inside[i] = i != W && p->array[i].own && p->array[i].bytes <= bytes;
     if (inside[i])
@@ -261,6 +309,11 @@ static bool place(struct prim *p, const struct conv_job *j, char *buffers, uint6
   }
   char *rest = more ? cpu_scratch(CPU_SCRATCH_LAUNCH, more) : NULL;
   if (more && !rest) return false;
+  if (turned) {
+    turn_filters(j, rest);
+    given[W] = rest;
+    rest += turned;
+  }
   for (int i = 0; i < 3; i++) {
     struct operand *const a = &p->array[i];
     if (!point(a->given, given[i])) return false;
@@ -355,20 +408,18 @@ static int threads_set(int n) {
 #endif
 }
 
-bool conv_dnnl(struct conv_cache *c, const struct conv_job *j, char *buffers, uint64_t bytes) {
-  for (int d = 0; d < 2; d++)
-    if (j->stride[d] > MOST || j->dilation[d] > MOST || j->pad[d] > MOST) return false;
+static bool by_primitive(struct conv_cache *c, const struct conv_job *j, bool turned, char *buffers, uint64_t bytes) {
   const double flops = 2.0 * (double)j->n * (double)j->o * (double)(j->out[0] * j->out[1]) *
                        (double)(j->c / j->groups * j->taps[0] * j->taps[1]);
   const bool token = flops > 4e5 && cpu_threads() > 1 && cpu_pool_try(); /* less is done before a second thread wakes */
-  struct key k = {.job = *j, .threads = token ? cpu_threads() : 1};
+  struct key k = {.job = *j, .threads = token ? cpu_threads() : 1, .turned = turned};
   k.job.x.p = k.job.w.p = k.job.y.p = NULL;
   const int before = threads_set((int)k.threads);
   struct slot *const s = slot_find(c, &k);
   bool done = false;
   if (s) {
     if (s->state == EMPTY) {
-      s->state = make(&s->prim, j) ? READY : REFUSED;
+      s->state = make(&s->prim, j, turned) ? READY : REFUSED;
       if (s->state == REFUSED) prim_free(&s->prim);
     }
     done = s->state == READY && run(&s->prim, j, buffers, bytes);
@@ -377,6 +428,13 @@ bool conv_dnnl(struct conv_cache *c, const struct conv_job *j, char *buffers, ui
   threads_set(before);
   if (token) cpu_pool_done();
   return done;
+}
+
+bool conv_dnnl(struct conv_cache *c, const struct conv_job *j, char *buffers, uint64_t bytes) {
+  struct conv_job t;
+  for (int d = 0; d < 2; d++)
+    if (j->stride[d] > MOST || j->dilation[d] > MOST || j->pad[d] > MOST) return false;
+  return (turn(j, &t) && by_primitive(c, &t, true, buffers, bytes)) || by_primitive(c, j, false, buffers, bytes);
 }
 
 #else

@@ -179,6 +179,47 @@ static void test_nothing(void) {
   CHECK_NO_ERROR();
 }
 
+static tern_tensor *whole_numbers(uint64_t *state, tern_shape shape) {
+  double *v = malloc((size_t)test_numel(shape) * sizeof *v);
+  for (int64_t i = 0; i < test_numel(shape); i++) v[i] = (double)test_below(state, 7) - 3;
+  tern_tensor *t = test_tensor(shape, TERN_F32, v);
+  free(v);
+  return t;
+}
+
+static tern_tensor *slope_by_x(tern_tensor *x, tern_tensor *w, tern_tensor *dy, const tern_conv_opts *o) {
+  tern_tape *tape = tern_tape_begin(NULL);
+  tern_tensor *dx = NULL;
+  if (!tape || tern_tape_watch(tape, x)) return NULL;
+  tern_tensor *y = tern_conv(x, w, o);
+  return tern_tape_gradient(tape, tern_sum(tern_mul(y, dy), NULL), &x, 1, &dx) ? NULL : dx;
+}
+
+/* Gradients by x that are large enough to be computed as convolutions, and next to those: float32 as float64, exactly */
+static void test_wide(void) {
+  static const tern_conv_opts opts[] = {
+      {.padding = TERN_PAD_SAME},
+      {.padding = TERN_PAD_VALID},
+      {.padding = TERN_PAD_SAME, .dilations = {2, 3}},
+      {.padding = TERN_PAD_EXPLICIT, .pads = {{2, 0}, {1, 1}}},
+      {.padding = TERN_PAD_EXPLICIT, .pads = {{4, 1}, {0, 5}}}, /* wider than the filter */
+      {.padding = TERN_PAD_SAME, .strides = {1, 2}},
+      {.padding = TERN_PAD_SAME, .layout = TERN_NCHW}};
+  uint64_t state = 3;
+  const int cases = !strncmp(tern_default_device(), "opencl", 6) ? 1 : (int)(sizeof opts / sizeof *opts);
+  for (int i = 0; i < cases; i++) {
+    TERN_SCOPE;
+    const bool first = opts[i].layout == TERN_NCHW;
+    const int64_t c = 32 + i % 3, o = 16 + 5 * i;
+    tern_tensor *x = whole_numbers(&state, first ? TERN_SHAPE(4, c, 27, 26) : TERN_SHAPE(4, 27, 26, c)),
+                *w = whole_numbers(&state, first ? TERN_SHAPE(o, c, 3, 2) : TERN_SHAPE(3, 2, c, o));
+    tern_tensor *y = tern_conv(x, w, &opts[i]), *dy = whole_numbers(&state, tern_shape_get(y));
+    tern_tensor *got = slope_by_x(x, w, dy, &opts[i]);
+    tern_tensor *want = slope_by_x(tern_cast(x, TERN_F64), tern_cast(w, TERN_F64), tern_cast(dy, TERN_F64), &opts[i]);
+    CHECK(got && want && tern_equal_all(got, tern_cast(want, TERN_F32)), "case %d: %s", i, tern_error());
+  }
+}
+
 static void refused(tern_tensor *got, const char *part) {
   CHECK(got == NULL, "a result instead of an error about \"%s\"", part);
   CHECK_ERROR(TERN_E_ARG, part);
@@ -217,6 +258,7 @@ static void test_refused(void) {
 static const test_case cases[] = {{"values", test_records},
                                   {"gradients", test_gradients},
                                   {"small", test_small},
+                                  {"wide", test_wide},
                                   {"sum of a convolution", test_sum_of_a_conv},
                                   {"empty operands", test_nothing},
                                   {"refused", test_refused}};
