@@ -87,7 +87,7 @@ typedef struct r_inst {
   uint8_t kind, item;
   bool one;  /* one element whatever the block: the result is a splat */
   bool row;  /* `off` is in the row area, else in the block registers */
-  bool walk; /* the stream is walked dim by dim (FLAT) */
+  bool walk; /* the stream is walked dim by dim (exec_flat.c) */
   uint8_t dtype;
   uint32_t seed;        /* RNG: attribute s */
   int32_t out, a, b, c; /* indices into work.at */
@@ -98,7 +98,7 @@ typedef struct r_inst {
   cpu_map_fn fn;
   x_super_fn super;
   uint32_t splats;     /* I_SUPER: operands that are one element */
-  int64_t ahead;       /* I_POINT: bytes from here to what is fetched into the cache meanwhile, 0: nothing */
+  int64_t ahead;       /* I_POINT, walks: bytes from here to what is fetched into the cache meanwhile, 0: nothing */
   uint8_t part, parts; /* of it, so much is fetched here */
   uint8_t from, to;    /* I_MAP, I_SUPER: lines of the block that each of the list's `fetched` fetches here */
 } r_inst;
@@ -115,7 +115,7 @@ typedef struct r_list {
 typedef struct r_stream {
   int64_t base, lane; /* address of index 0; S_SCRATCH: offset in the thread's scratch area */
   int64_t outer[TERN_MAX_RANK], red[TERN_MAX_RANK]; /* steps of the loops */
-  int64_t stride[TERN_MAX_RANK];                    /* by merged dim; FLAT walks use it */
+  int64_t stride[TERN_MAX_RANK];                    /* by merged dim; walks use it */
   bool walk, tiled, local;                          /* local: base is an offset in the thread's scratch area */
   int64_t tile, tile_lane; /* tiled: its tile's offset in the scratch area; bytes from lane to lane in memory */
 } r_stream;
@@ -142,8 +142,9 @@ typedef struct r_nest {
   int64_t split, split_dim,
       piece;    /* SPLIT: number of pieces, red loop (n_red: the lanes), its length a piece; else split = 0 */
   bool streams; /* there is an I_STREAM */
-  uint32_t n_tiled, tile_loop; /* streams read through tiles, and the outer loop whose rows a tile holds */
-  size_t reg_bytes, row_slot, row_bytes, scratch_bytes; /* of one thread */
+  uint32_t n_flat, flat[TERN_MAX_RANK]; /* lanes over several dims: which, outermost first; 0: one dim */
+  uint32_t n_tiled, tile_loop;          /* streams read through tiles, and the outer loop whose rows a tile holds */
+  size_t reg_step, reg_bytes, row_slot, row_bytes, scratch_bytes; /* of one register; of one thread */
 } r_nest;
 
 /* Bytes of launch scratch that resolving a nest needs */
@@ -152,6 +153,7 @@ size_t x_resolve_bytes(const x_nest *);
 void x_resolve(const x_plan *, const x_nest *, const tern_launch *, const uint64_t *ws_off, char *mem, r_nest *);
 /* Would the kept values fit? Pure arithmetic on sizes */
 bool x_scratch_fits(const x_nest *, const tern_word *words);
+bool x_only_folds(const x_nest *); /* one pass of loads and reductions */
 
 /* ---- running ---- */
 
@@ -161,9 +163,10 @@ typedef struct work {
   int64_t *cur, *pos;
   cpu_acc *acc; /* [n_red] */
   char *regs, *row, *scratch;
-  int64_t n;    /* lanes of the unit (COL), or elements */
-  int64_t lo;   /* first lane of the unit */
-  int64_t rows; /* of the tile loop */
+  int64_t n;                    /* lanes of the unit (COL), or elements */
+  int64_t lo;                   /* first lane of the unit */
+  int64_t rows;                 /* of the tile loop */
+  int64_t index[TERN_MAX_RANK]; /* flat: of the block's first lane, by r->flat */
 } work;
 
 size_t x_work_bytes(const r_nest *);
@@ -175,6 +178,16 @@ void x_run_phase(work *, uint32_t phase);
 void x_run_pass(work *, uint32_t pass, int64_t piece);
 void x_acc_start(work *, uint32_t pass);
 void x_acc_finish(work *, uint32_t pass);
+
+/* ---- lanes over several dims (exec_flat.c) ---- */
+bool x_flat_map(const r_nest *);  /* is it better for this map nest? */
+bool x_flat_fold(const r_nest *); /* and for this one, whose mapping is COL? */
+void x_flatten(r_nest *);
+int64_t x_flat_width(const r_nest *, int64_t width); /* lanes of a block: at most that many */
+void x_flat_place(work *, int64_t lane);             /* a block begins there */
+void x_flat_move(const work *, const r_inst *, char *reg, int64_t n);
+/* n elements `step` bytes (S_INDEX: units) apart from `start` on, to or from reg as the instruction says */
+void x_move_even(const work *, const r_inst *, char *reg, int64_t start, int64_t step, int64_t n);
 
 /* ---- superinstructions (exec_super_run.c) ---- */
 void x_super_emit(r_nest *, r_list *, const x_item *);

@@ -2,6 +2,7 @@
    merged; the lane dim chosen; each item made into instructions that know which operands are splats and which lie in
    memory ready to use. Every choice depends on sizes and strides only, never on the number of threads. */
 #include "exec.h"
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -76,17 +77,46 @@ static bool can_merge(const r_nest *r, uint32_t d, uint32_t e) { /* d outside e 
   return true;
 }
 
+/* More streams step farther along dim b of the nest than along dim a; those that stand still along one say nothing */
+static bool steps_less(const r_nest *r, uint32_t a, uint32_t b) {
+  int less = 0;
+  for (uint32_t i = 0; i < r->x->n_stream; i++) {
+    const int64_t x = llabs(r->stream[i].stride[a]), y = llabs(r->stream[i].stride[b]);
+    if (x && y) less += (x < y) - (x > y);
+  }
+  return less > 0;
+}
+
+/* The dims that have more than one element. What each element of a map nest is depends on no order: dims go by memory
+   then, whatever order the region has (a convolution's result has the channels before the pixels) */
+static uint32_t order_dims(const r_nest *r, uint32_t *dims) {
+  const nest *const n = r->x->nest;
+  uint32_t rank = 0;
+  for (uint32_t d = 0; d < n->rank; d++) {
+    if (TERN_LIT(n->size[d], r->launch->words) == 1) continue;
+    uint32_t at = rank++;
+    for (; at > 0 && !n->red && steps_less(r, dims[at - 1], d); at--) dims[at] = dims[at - 1];
+    dims[at] = d;
+  }
+  return rank;
+}
+
 /* Drop dims of size 1 and merge neighbours that every stream steps through evenly */
 static void merge_dims(r_nest *r) {
   const nest *const n = r->x->nest;
-  uint32_t rank = 0;
+  uint32_t dims[TERN_MAX_RANK], rank = 0;
+  const uint32_t n_dims = order_dims(r, dims);
+  int64_t stride[TERN_MAX_RANK];
   r->red_mask = 0;
-  for (uint32_t d = 0; d < n->rank; d++) {
-    const int64_t size = TERN_LIT(n->size[d], r->launch->words);
-    if (size == 1) continue;
+  for (uint32_t i = 0; i < r->x->n_stream; i++) {
+    memcpy(stride, r->stream[i].stride, sizeof stride);
+    for (uint32_t k = 0; k < n_dims; k++) r->stream[i].stride[k] = stride[dims[k]];
+  }
+  for (uint32_t k = 0; k < n_dims; k++) {
+    const int64_t size = TERN_LIT(n->size[dims[k]], r->launch->words);
     r->size[rank] = size;
-    if (n->red >> d & 1) r->red_mask |= 1u << rank;
-    for (uint32_t i = 0; i < r->x->n_stream; i++) r->stream[i].stride[rank] = r->stream[i].stride[d];
+    if (n->red >> dims[k] & 1) r->red_mask |= 1u << rank;
+    for (uint32_t i = 0; i < r->x->n_stream; i++) r->stream[i].stride[rank] = r->stream[i].stride[k];
     rank++;
     if (rank < 2 || !can_merge(r, rank - 2, rank - 1)) continue;
     rank--;
@@ -149,7 +179,7 @@ static void choose_mapping(r_nest *r) {
   const uint32_t last = r->rank - 1, outer_mask = ~r->red_mask & ((1u << r->rank) - 1);
   r->lane_dim = last;
   if (!r->x->nest->red) {
-    r->mapping = r->rank > 1 && r->size[last] < LONG_DIM ? M_FLAT : M_MAP;
+    r->mapping = x_flat_map(r) ? M_FLAT : M_MAP;
     return;
   }
   if (follow_memory(r)) return;
@@ -171,24 +201,6 @@ static void choose_mapping(r_nest *r) {
   if (r->size[last] < MIN_LANES) r->lane_dim = wide;
 }
 
-static void flatten(r_nest *r) {
-  int64_t total = 1;
-  for (uint32_t d = 0; d < r->rank; d++) total *= r->size[d];
-  for (uint32_t i = 0; i < r->x->n_stream; i++) {
-    r_stream *const s = &r->stream[i];
-    int64_t step = r->x->stream[i].item;
-    bool dense = true, still = true;
-    for (uint32_t d = r->rank; d-- > 0;) {
-      dense &= s->stride[d] == step;
-      still &= s->stride[d] == 0;
-      step *= r->size[d];
-    }
-    s->walk = !dense && !still;
-    s->lane = dense ? r->x->stream[i].item : 0;
-  }
-  r->lanes = total;
-}
-
 /* Loops beside the lanes, and each stream's steps in them */
 static void lay_loops(r_nest *r) {
   int64_t index_step = 1;
@@ -201,12 +213,13 @@ static void lay_loops(r_nest *r) {
     step_of[d] = index_step;
     index_step *= r->size[d];
   }
-  if (r->mapping == M_FLAT) return;
-  r->lanes = r->size[r->lane_dim];
-  for (uint32_t i = 0; i < r->x->n_stream; i++) r->stream[i].lane = r->stream[i].stride[r->lane_dim];
+  if (r->n_flat == 0) {
+    r->lanes = r->size[r->lane_dim];
+    for (uint32_t i = 0; i < r->x->n_stream; i++) r->stream[i].lane = r->stream[i].stride[r->lane_dim];
+  }
   for (uint32_t d = 0; d < r->rank; d++) {
-    if (d == r->lane_dim) continue;
     const bool red = r->red_mask >> d & 1;
+    if (r->n_flat ? !red : d == r->lane_dim) continue;
     const uint32_t at = red ? r->n_red++ : r->n_outer++;
     (red ? r->red : r->outer)[at] = r->size[d];
     if (red) r->red_index[at] = step_of[d];
@@ -237,7 +250,7 @@ static void choose_tiles(r_nest *r) {
   }
 }
 
-static bool only_folds(const x_nest *x) {
+bool x_only_folds(const x_nest *x) {
   if (x->nest->n_pass != 1) return false;
   for (uint32_t i = 0; i < x->pass[0].n; i++)
     if (x->pass[0].item[i].kind != X_LOAD && x->pass[0].item[i].kind != X_REDUCE) return false;
@@ -250,13 +263,15 @@ static void choose_width(r_nest *r) {
   int64_t width = 1024;
   while (width > 256 && (size_t)width * each > REG_BYTES) width /= 2;
   if (r->mapping == M_COL) {
-    if (only_folds(x)) width = COL_BARE;
+    if (x_only_folds(x)) width = COL_BARE;
     const int64_t lane_bytes = scratch_row_bytes(x) * r->row_elems;
     while (width > MIN_LANES && lane_bytes * width > SCRATCH_BYTES) width /= 2;
   }
   if (r->n_tiled) width = X_TILE_LANES;
+  if (r->n_flat) width = x_flat_width(r, width);
   r->width = width;
   r->chunk = r->mapping == M_COL ? width : r->mapping == M_ROW ? r->lanes : r->n_tiled ? 16 * X_TILE_LANES : MAP_CHUNK;
+  if (r->mapping == M_FLAT) r->chunk -= r->chunk % width;
   if (r->chunk > r->lanes) r->chunk = r->lanes;
   r->n_chunks = r->mapping == M_ROW ? 1 : (r->lanes + r->chunk - 1) / r->chunk;
   r->units = r->n_chunks;
@@ -327,7 +342,7 @@ static r_inst *emit(r_nest *r, r_list *l, uint8_t kind, int32_t out) {
   return in;
 }
 
-static int64_t reg_off(const r_nest *r, uint32_t slot) { return (int64_t)slot * r->width * r->x->item_max; }
+static int64_t reg_off(const r_nest *r, uint32_t slot) { return (int64_t)(slot * r->reg_step); }
 static int64_t item_off(const r_nest *r, const x_item *it) {
   return it->row ? (int64_t)(it->slot * r->row_slot) : reg_off(r, it->slot);
 }
@@ -538,15 +553,17 @@ void x_resolve(const x_plan *plan, const x_nest *x, const tern_launch *l, const 
   for (uint32_t i = 0; i < x->n_stream; i++) place_stream(plan, x, &x->stream[i], l, ws_off, &r->stream[i]);
   merge_dims(r);
   choose_mapping(r);
-  if (r->mapping == M_FLAT) flatten(r);
+  r->n_flat = 0;
+  if (r->mapping == M_FLAT || x_flat_fold(r)) x_flatten(r);
   lay_loops(r);
   choose_tiles(r);
   choose_width(r);
   choose_split(r);
   place_scratch(r);
-  r->row_slot = r->mapping == M_COL ? (size_t)r->width * 8 : 8;
+  r->reg_step = round64((size_t)r->width * x->item_max);
+  r->row_slot = r->mapping == M_COL ? round64((size_t)r->width * 8) : 8;
   r->row_bytes = round64(r->row_slot * (x->n_row ? x->n_row : 1));
-  r->reg_bytes = (size_t)r->width * x->item_max * (x->n_reg + X_TEMPS);
+  r->reg_bytes = r->reg_step * (x->n_reg + X_TEMPS);
   compute_scalars(r, cells);
   emit_list(r, &x->phase[0], &r->phase[0]);
   for (uint32_t p = 0; p < n_pass; p++) {

@@ -53,6 +53,7 @@ void x_unit_place(work *w, int64_t unit) {
                     ? (int64_t)(intptr_t)w->scratch + st->base
                     : st->base + (st->walk ? 0 : w->lo * (st->tiled ? st->tile_lane : st->lane));
   }
+  if (r->n_flat) x_flat_place(w, w->lo);
   w->rows = 1;
   for (uint32_t d = r->n_outer; d-- > 0;) {
     const bool tiles = d == r->tile_loop;
@@ -81,7 +82,7 @@ static void draw(const work *w, const r_inst *in, char *out, int64_t start, int6
   for (int64_t i = 0; i < n; i++) cpu_rng_u32(to + i, start + i * step, 1, key, counter, in->seed);
 }
 
-static void even(const work *w, const r_inst *in, char *reg, int64_t start, int64_t step, int64_t n) {
+void x_move_even(const work *w, const r_inst *in, char *reg, int64_t start, int64_t step, int64_t n) {
   switch (in->kind) {
   case I_GATHER: x_gather(reg, address(start), step, in->item, n); break;
   case I_IOTA: cpu_iota(reg, in->dtype, start, step, n); break;
@@ -91,37 +92,11 @@ static void even(const work *w, const r_inst *in, char *reg, int64_t start, int6
   }
 }
 
-/* FLAT: elements lo .. lo + n of the whole space in row-major order, run by run of the innermost dim */
-static void walk(const work *w, const r_inst *in, char *reg, int64_t lo, int64_t n) {
-  const r_nest *const r = w->r;
-  const r_stream *const s = &r->stream[in->stream];
-  const uint32_t last = r->rank - 1;
-  int64_t index[TERN_MAX_RANK], at = w->cur[in->stream], rest = lo;
-  for (uint32_t d = r->rank; d-- > 0;) {
-    index[d] = rest % r->size[d];
-    rest /= r->size[d];
-    at += index[d] * s->stride[d];
-  }
-  while (n > 0) {
-    const int64_t room = r->size[last] - index[last], run = room < n ? room : n;
-    even(w, in, reg, at, s->stride[last], run);
-    n -= run;
-    reg += in->kind == I_FILL ? 0 : run * in->item;
-    at += run * s->stride[last];
-    index[last] += run;
-    for (uint32_t d = last; index[d] == r->size[d] && d > 0; d--) {
-      at += s->stride[d - 1] - r->size[d] * s->stride[d];
-      index[d] = 0;
-      index[d - 1]++;
-    }
-  }
-}
-
 static void move_block(work *w, const r_inst *in, char *reg, int64_t i, int64_t n) {
   if (in->walk)
-    walk(w, in, reg, w->lo + i, n);
+    x_flat_move(w, in, reg, n);
   else
-    even(w, in, reg, w->pos[in->stream] + i * in->lane, in->lane, in->one ? 1 : n);
+    x_move_even(w, in, reg, w->pos[in->stream] + i * in->lane, in->lane, in->one ? 1 : n);
 }
 
 typedef struct block {
@@ -184,6 +159,7 @@ static void run_lanes(work *w, const r_list *l, int64_t lo, int64_t hi, int64_t 
   const int64_t width = l->bare ? hi - lo : w->r->width;
   for (int64_t i = lo; i < hi; i += width) {
     const block b = {i, hi - i < width ? hi - i : width, first, 1};
+    if (w->r->n_flat && i) x_flat_place(w, w->lo + i);
     run_block(w, l, &b);
   }
 }

@@ -72,7 +72,9 @@ static bool read_too(const r_nest *r, uint32_t s) {
 }
 
 static bool aligned(const r_nest *r, uint32_t s) {
-  int64_t all = r->stream[s].base | (r->chunk < r->lanes ? r->chunk * r->stream[s].lane : 0);
+  int64_t all = r->stream[s].base;
+  if (r->chunk < r->lanes) all |= r->chunk * r->stream[s].lane;
+  if (r->width < r->chunk) all |= r->width * r->stream[s].lane;
   for (uint32_t d = 0; d < r->n_outer; d++) all |= r->stream[s].outer[d];
   for (uint32_t d = 0; d < r->n_red; d++) all |= r->stream[s].red[d];
   return all % LINE == 0;
@@ -164,6 +166,19 @@ static bool fetch_between(r_nest *r, r_list *l) {
   return works > 0;
 }
 
+/* Rows that are walked and lie almost one behind the other: what is so many lanes later is about so far ahead */
+static void fetch_walked(const r_nest *r, r_list *l) {
+  for (uint32_t i = 0; i < l->n; i++) {
+    r_inst *const in = &l->inst[i];
+    if (in->kind != I_GATHER || !in->walk || !is_read(r, (uint32_t)in->stream)) continue;
+    const uint32_t last = r->flat[r->n_flat - 1], before = r->flat[r->n_flat - 2];
+    const int64_t *const stride = r->stream[in->stream].stride, run = r->size[last] * in->item;
+    if (stride[last] == in->item && stride[before] > 0 && stride[before] <= 2 * run &&
+        extent(r, (uint32_t)in->stream) >= FETCH_FROM)
+      in->ahead = MAP_LEAD * r->width * in->item;
+  }
+}
+
 static void fetch(r_nest *r, uint32_t pass) {
   const bool rows = r->mapping == M_ROW && r->n_outer && r->n_red == 0 && r->row_elems * 8 <= LONGEST_ROW;
   r_list *const l = &r->pass[pass];
@@ -184,15 +199,16 @@ static void fetch(r_nest *r, uint32_t pass) {
 void x_stream_plan(r_nest *r) {
   int64_t bytes = 0;
   r->streams = false;
-  if ((r->mapping != M_MAP && r->mapping != M_ROW) || r->n_tiled || r->split) return;
+  if (r->mapping == M_COL || r->n_tiled || r->split) return;
   for (uint32_t s = 0; s < r->x->n_stream; s++)
     if (r->x->stream[s].kind == S_MEM) bytes += extent(r, s);
   if (bytes < FETCH_FROM) return;
-  const int64_t most = r->mapping == M_MAP ? MAP_WIDTH : ROW_WIDTH;
+  const int64_t most = r->mapping == M_ROW ? ROW_WIDTH : r->mapping == M_FLAT ? x_flat_width(r, MAP_WIDTH) : MAP_WIDTH;
   if (r->width > most) r->width = most;
   if (bytes >= BYPASS_FROM) keep_local(r);
   for (uint32_t p = 0; p < r->x->nest->n_pass; p++) {
     fetch(r, p);
+    if (r->mapping == M_FLAT) fetch_walked(r, &r->pass[p]);
     if (bytes >= BYPASS_FROM) bypass(r, &r->pass[p]);
   }
 }

@@ -37,6 +37,26 @@ static char letter_of(const finder *f, const x_item *it) {
   }
 }
 
+/* The comparison of float32 that this float32 WHERE alone chooses by, or X_NONE */
+static int32_t condition_of(const finder *f, const x_item *it) {
+  if (it->kind != X_MAP || it->row || it->dtype != TERN_F32 || it->in_dtype != TERN_F32 || it->n_in != 3 ||
+      op_of(f, it) != TERN_OP_WHERE || f->uses[it->in[0]] != 1)
+    return X_NONE;
+  const int32_t i = f->item_of[it->in[0]];
+  if (i < 0) return X_NONE;
+  const x_item *const c = &f->l->item[i];
+  return c->kind == X_MAP && !c->row && c->n_in == 2 && c->in_dtype == TERN_F32 ? i : X_NONE;
+}
+
+static char comparison_of(const finder *f, const x_item *it) {
+  switch (op_of(f, it)) {
+  case TERN_OP_LT: return '<';
+  case TERN_OP_LE: return 'L';
+  case TERN_OP_EQ: return '=';
+  default: return 0;
+  }
+}
+
 static bool match_item(finder *f, int32_t i);
 
 /* The pattern from f->at on against value v, which a parent reads `reads` times */
@@ -55,8 +75,17 @@ static bool match_value(finder *f, int32_t v, uint32_t reads) {
 
 static bool match_two(finder *f, int32_t a, int32_t b) { return match_value(f, a, 1) && match_value(f, b, 1); }
 
+static bool match_choice(finder *f, const x_item *it, int32_t condition) {
+  const x_item *const c = &f->l->item[condition];
+  if (*f->at++ != comparison_of(f, c) || f->n_inner == X_LEAVES + 3) return false;
+  f->inner[f->n_inner++] = condition;
+  return match_two(f, c->in[0], c->in[1]) && match_two(f, it->in[1], it->in[2]);
+}
+
 static bool match_item(finder *f, int32_t i) {
   const x_item *const it = &f->l->item[i];
+  const int32_t condition = condition_of(f, it);
+  if (condition != X_NONE) return match_choice(f, it, condition);
   if (!is_plain(it)) return false;
   const char want = *f->at++, is = letter_of(f, it);
   if (want == 'Q') return is == '*' && it->in[0] == it->in[1] && match_value(f, it->in[0], 2);
@@ -106,7 +135,7 @@ void x_super_fuse(const tern_region *r, const nest *n, x_list *l) {
     for (uint32_t k = 0; k < it->n_in; k++) f.uses[it->in[k]] += f.uses[it->in[k]] < UINT8_MAX;
   }
   for (uint32_t i = l->n; i-- > 0;)
-    if (is_plain(&l->item[i])) fuse_at(&f, (int32_t)i);
+    if (is_plain(&l->item[i]) || condition_of(&f, &l->item[i]) != X_NONE) fuse_at(&f, (int32_t)i);
   uint32_t kept = 0;
   for (uint32_t i = 0; i < l->n; i++)
     if (l->item[i].kind != X_GONE) l->item[kept++] = l->item[i];

@@ -8,7 +8,8 @@
 /* pattern: the tree in prefix notation, '.' an operand; the operands of fn are in that order.
    + - * /   the binary operations
    N E T R S NEG, EXP, TANH, ERF, SQRT
-   Q         MUL of a value by itself, with one child */
+   Q         MUL of a value by itself, with one child
+   < L =     WHERE of LT, LE, EQ: the two that are compared, then the two that are chosen from */
 typedef struct x_super {
   const char *pattern;
   x_super_fn fn;

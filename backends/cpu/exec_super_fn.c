@@ -93,11 +93,16 @@
   X(over_root, "/.+S..", 3, 0, A / (vm_sqrt(B) + C))                         \
   X(scaled_over_root, "/*..+S..", 4, 0, A * B / (vm_sqrt(C) + D))            \
   X(descend, "-./*..+S..", 5, 0, A - B * C / (vm_sqrt(D) + E))
+#define CHOICES(X)                                                           \
+  X(where_lt, "<....", 4, 0, vf_sel(vf_lt(A, B), C, D))                      \
+  X(where_le, "L....", 4, 0, vf_sel(vf_le(A, B), C, D))                      \
+  X(where_eq, "=....", 4, 0, vf_sel(vf_eq(A, B), C, D))
 #define DEFINE(NAME, PATTERN, N, BY, EXPR) FN(NAME, N, BY, EXPR)
 #define LIST(NAME, PATTERN, N, BY, EXPR) {PATTERN, NAME},
 PAIRS(DEFINE)
 QUOTIENTS(DEFINE)
 FUNCTIONS(DEFINE)
 UPDATES(DEFINE)
-const x_super x_super_table[] = {PAIRS(LIST) QUOTIENTS(LIST) FUNCTIONS(LIST) UPDATES(LIST)};
+CHOICES(DEFINE)
+const x_super x_super_table[] = {PAIRS(LIST) QUOTIENTS(LIST) FUNCTIONS(LIST) UPDATES(LIST) CHOICES(LIST)};
 const uint32_t x_super_count = sizeof x_super_table / sizeof *x_super_table;

@@ -42,7 +42,7 @@ void x_super_emit(r_nest *r, r_list *l, const x_item *it) {
                  .super = it->super,
                  .splats = mask,
                  .one = one,
-                 .off = direct ? X_NONE : (int64_t)it->slot * r->width * r->x->item_max};
+                 .off = direct ? X_NONE : (int64_t)(it->slot * r->reg_step)};
   r->splat[it->val] = one;
 }
 

@@ -48,6 +48,7 @@ VM_INLINE vf vf_rcp_approx(vf a) { return (vf)_mm512_rcp14_ps((__m512)a); }
 VM_INLINE vi vf_to_int(vf a) { return (vi)_mm512_cvttps_epi32((__m512)a); }
 VM_INLINE vf vi_to_float(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
 VM_INLINE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+VM_INLINE vm vf_le(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
 VM_INLINE vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ); }
 VM_INLINE vm vf_not_lt(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLT_UQ); }
 VM_INLINE vm vi_ne0(vi a) { return _mm512_test_epi32_mask((__m512i)a, (__m512i)a); }
@@ -61,6 +62,7 @@ VM_INLINE vf vf_scale(vf p, vf n) {
 #else
 typedef vi vm; /* -1 or 0 in each lane */
 VM_INLINE vm vf_lt(vf a, vf b) { return a < b; }
+VM_INLINE vm vf_le(vf a, vf b) { return a <= b; }
 VM_INLINE vm vf_eq(vf a, vf b) { return a == b; }
 VM_INLINE vm vf_not_lt(vf a, vf b) { return ~(a < b); }
 VM_INLINE vm vi_ne0(vi a) { return a != (vi){0}; }

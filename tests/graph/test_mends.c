@@ -536,6 +536,27 @@ static void small_epsilons(void) {
   tern_function_release(f);
 }
 
+/* ---- masks beyond the caches: their blocks end between two lines of a cache ---- */
+
+BODY(mask) {
+  UNUSED;
+  return one(tern_less(tern_mul(in[0], in[1]), in[0]), out);
+}
+
+static void large_masks(void) {
+  TERN_SCOPE;
+  if (strncmp(tern_default_device(), "cpu", 3)) return; /* what it is about is in that backend */
+  tern_tensor *x = tern_arange(0, 9000001, 1, TERN_F32),
+              *sign = tern_sub(tern_remainder(x, tern_scalar(3)), tern_scalar(1));
+  tern_function *f = tern_function_new(mask, NULL, 2, 1, NULL);
+  tern_tensor *const in[] = {sign, x};
+  tern_tensor *got = tern_call_n(f, in, 2); /* x sign < sign: -1 from x = 2 on, and nothing else */
+  tern_tensor *want = tern_logical_and(tern_less(sign, tern_scalar(0)), tern_greater(x, tern_scalar(1)));
+  CHECK(got && tern_equal_all(got, want), "%s", tern_error());
+  CHECK_NO_ERROR();
+  tern_function_release(f);
+}
+
 static const test_case cases[] = {{"variables behind views", views},
                                   {"operands left out before others", left_out},
                                   {"scatters into variables", scatter_variables},
@@ -543,5 +564,6 @@ static const test_case cases[] = {{"variables behind views", views},
                                   {"functions that call themselves", recursion},
                                   {"numbers equal to sizes", sizes_that_are_numbers},
                                   {"large numbers", large_numbers},
-                                  {"small epsilons", small_epsilons}};
+                                  {"small epsilons", small_epsilons},
+                                  {"large masks", large_masks}};
 TEST_MAIN("mends", cases)

@@ -63,6 +63,22 @@ static double exact(uint32_t dtype) {
   }
 }
 
+static bool short_runs; /* which spaces choose_space takes */
+
+/* Large, with an innermost dim of few elements, and small dims before it that may be reduced: a pooling's gradient */
+static void choose_runs(gen *g) {
+  static const int64_t last[] = {2, 3, 5, 7, 16, 17, 31, 32, 33, 48, 64, 65, 100, 130, 255, 256, 300};
+  static const int64_t before[] = {2, 3, 14, 7, 2, 5, 1, 15, 4};
+  int64_t total = last[rnd(g, sizeof last / sizeof *last)], from_back[TERN_MAX_RANK] = {total};
+  for (g->rank = 1; g->rank < 6 && total < 6000; g->rank++)
+    total *= from_back[g->rank] = before[rnd(g, sizeof before / sizeof *before)];
+  from_back[g->rank++] = 20000 / total + 1 + rnd(g, 9);
+  for (uint32_t d = 0; d < g->rank; d++) {
+    g->size[d] = from_back[g->rank - 1 - d];
+    g->literal[d] = rnd(g, 4) == 0;
+  }
+}
+
 static void choose_space(gen *g) {
   static const int64_t big[][3] = {{3, 5000, 1},   {5000, 3, 1},   {200, 300, 1},  {40, 2, 130},
                                    {2, 200000, 1}, {150000, 2, 1}, {130000, 1, 1}, {7, 300, 10},
@@ -74,6 +90,7 @@ static void choose_space(gen *g) {
     g->size[d] = kind == 0 ? 1 + rnd(g, 4) : kind < 5 ? 1 + rnd(g, d & 1 ? 70 : 12) : b[d];
     g->literal[d] = rnd(g, 4) == 0;
   }
+  if (short_runs) choose_runs(g);
   for (uint32_t d = 0; d < TERN_MAX_RANK; d++) g->word[d].i = d < g->rank ? g->size[d] : 1;
   g->n_words = TERN_MAX_RANK;
 }
@@ -517,6 +534,15 @@ static void test_random_small(void) {
   CU_ASSERT_EQUAL(bad, 0);
 }
 
+static void test_random_runs(void) {
+  uint32_t bad = 0;
+  small = X_SMALL_NEVER;
+  short_runs = true;
+  for (uint64_t s = first_seed; s < first_seed + n_seeds / 6 && bad < 3; s++) bad += !try_seed(s);
+  short_runs = false;
+  CU_ASSERT_EQUAL(bad, 0);
+}
+
 /* ---- float composites, built by hand over [rows, cols] ---- */
 
 typedef struct build {
@@ -658,6 +684,7 @@ int main(int argc, char **argv) {
   CU_pSuite s = CU_add_suite("cpu_exec", NULL, NULL);
   CU_add_test(s, "random regions agree with the reference bit for bit", test_random);
   CU_add_test(s, "the same with small launches taken as programs", test_random_small);
+  CU_add_test(s, "large regions whose innermost dim is short", test_random_runs);
   CU_add_test(s, "softmax and layer_norm", test_composites);
   CU_add_test(s, "sums are accurate and do not depend on the thread count", test_sums);
   CU_basic_set_mode(CU_BRM_VERBOSE);

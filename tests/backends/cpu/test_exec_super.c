@@ -31,8 +31,7 @@ static void run(const region_builder *b) {
   for (uint32_t a = 0; a < b->region.n_args; a++) args[a] = (tern_arg){(tern_mem *)(void *)b->args[a].data, 0};
   for (uint32_t v = 0; v < b->region.n_values; v++) /* in place: the input's memory */
     if (b->values[v].kind == TERN_V_OUT && b->values[v].alias >= 0) args[b->values[v].slot] = args[b->values[v].alias];
-  const tern_launch l = {
-      .args = args, .words = b->words, .n_args = b->region.n_args, .n_words = b->region.n_words};
+  const tern_launch l = {.args = args, .words = b->words, .n_args = b->region.n_args, .n_words = b->region.n_words};
   CU_ASSERT_EQUAL(u.info.workspace, 0);
   CU_ASSERT_EQUAL(k->run(k, &l), TERN_OK);
   if (k->destroy)
@@ -41,9 +40,7 @@ static void run(const region_builder *b) {
     free(k);
 }
 
-static float *data_of(const region_builder *b, uint32_t v) {
-  return (float *)(void *)b->args[b->values[v].slot].data;
-}
+static float *data_of(const region_builder *b, uint32_t v) { return (float *)(void *)b->args[b->values[v].slot].data; }
 
 static long differences(const float *a, const float *b, int64_t n) {
   long bad = 0;
@@ -62,11 +59,14 @@ typedef struct tree {
 } tree;
 
 static uint32_t op_of(char c) {
-  static const char letters[] = "+-*/NETRSQ";
+  static const char letters[] = "+-*/NETRSQ<L=";
   static const uint32_t ops[] = {TERN_OP_ADD, TERN_OP_SUB,  TERN_OP_MUL, TERN_OP_DIV,  TERN_OP_NEG,
-                                 TERN_OP_EXP, TERN_OP_TANH, TERN_OP_ERF, TERN_OP_SQRT, TERN_OP_MUL};
+                                 TERN_OP_EXP, TERN_OP_TANH, TERN_OP_ERF, TERN_OP_SQRT, TERN_OP_MUL,
+                                 TERN_OP_LT,  TERN_OP_LE,   TERN_OP_EQ};
   return ops[strchr(letters, c) - letters];
 }
+
+static bool compares(char c) { return strchr("<L=", c); }
 
 static uint32_t build(tree *t) {
   const char c = *t->at++;
@@ -77,6 +77,10 @@ static uint32_t build(tree *t) {
   }
   const uint32_t x = build(t);
   if (c == 'Q') return rb_map(t->b, TERN_OP_MUL, x, x, RB_NONE);
+  if (compares(c)) {
+    const uint32_t y = build(t), mask = rb_map(t->b, op_of(c), x, y, RB_NONE), yes = build(t), no = build(t);
+    return rb_map(t->b, TERN_OP_WHERE, mask, yes, no);
+  }
   return rb_map(t->b, op_of(c), x, strchr("+-*/", c) ? build(t) : RB_NONE, RB_NONE);
 }
 
@@ -88,6 +92,16 @@ static float *compute(tree *t) {
     const uint32_t k = t->leaves++;
     const float *const x = data_of(t->b, t->leaf[k]);
     for (int64_t i = 0; i < t->n; i++) out[i] = x[t->ones >> k & 1 ? 0 : i];
+    return out;
+  }
+  if (compares(c)) {
+    float *part[4];
+    bool *const mask = malloc((size_t)t->n);
+    for (int k = 0; k < 4; k++) part[k] = compute(t);
+    cpu_map(op_of(c), TERN_F32, TERN_BOOL, 0)(mask, part[0], part[1], part[0], t->n);
+    for (int64_t i = 0; i < t->n; i++) out[i] = part[mask[i] ? 2 : 3][i];
+    for (int k = 0; k < 4; k++) free(part[k]);
+    free(mask);
     return out;
   }
   float *const x = compute(t), *const y = strchr("+-*/", c) ? compute(t) : NULL;
@@ -171,6 +185,47 @@ static void test_long_chain(void) {
     free(want);
     free(z);
     free(t);
+    rb_free(&b);
+  }
+}
+
+/* Results of one byte an element, whose blocks begin anywhere */
+static void test_long_mask(void) {
+  static region_builder b;
+  const int64_t n = 9000001;
+  rb_init(&b, "mask", 7);
+  uint32_t in[3];
+  for (int k = 0; k < 3; k++) in[k] = rb_in_range(&b, TERN_F32, 1, &n, RB_DENSE, -2, 2);
+  const uint32_t y = rb_map(&b, TERN_OP_LT, rb_map(&b, TERN_OP_MUL, in[0], in[1], RB_NONE), in[2], RB_NONE);
+  rb_out(&b, y);
+  run(&b);
+  const float *const p = data_of(&b, in[0]), *const q = data_of(&b, in[1]), *const r = data_of(&b, in[2]);
+  const bool *const got = (const bool *)(const void *)data_of(&b, y);
+  long bad = 0;
+  for (int64_t i = 0; i < n; i++) bad += got[i] != (p[i] * q[i] < r[i]);
+  CU_ASSERT_EQUAL(bad, 0);
+  rb_free(&b);
+}
+
+/* (x + bias) z over rows of few elements, x's with gaps between them */
+static void test_long_runs(void) {
+  static region_builder b;
+  static const int64_t sizes[] = {3, 32, 100, 192};
+  for (int k = 0; k < 4; k++) {
+    const int64_t n = sizes[k], rows = 9000000 / n, shape[] = {rows, n}, one_row[] = {1, n};
+    rb_init(&b, "runs", (uint64_t)k);
+    const uint32_t x = rb_in_range(&b, TERN_F32, 2, shape, RB_PADDED, -2, 2),
+                   bias = rb_in_range(&b, TERN_F32, 2, one_row, RB_DENSE, -2, 2),
+                   z = rb_in_range(&b, TERN_F32, 2, shape, RB_DENSE, -2, 2);
+    const uint32_t y = rb_map(&b, TERN_OP_MUL, rb_map(&b, TERN_OP_ADD, x, bias, RB_NONE), z, RB_NONE);
+    rb_out(&b, y);
+    run(&b);
+    const float *const p = data_of(&b, x), *const q = data_of(&b, bias), *const r = data_of(&b, z);
+    const float *const got = data_of(&b, y);
+    long bad = 0;
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < n; j++) bad += got[i * n + j] != (p[i * (n + 3) + j] + q[j]) * r[i * n + j];
+    CU_ASSERT_EQUAL(bad, 0);
     rb_free(&b);
   }
 }
@@ -271,6 +326,8 @@ int main(void) {
   CU_pSuite s = CU_add_suite("cpu_exec_super", NULL, NULL);
   CU_add_test(s, "superinstructions have the bits of their nodes", test_patterns);
   CU_add_test(s, "a chain over large arrays, in place too", test_long_chain);
+  CU_add_test(s, "masks beyond the caches", test_long_mask);
+  CU_add_test(s, "short runs beyond the caches", test_long_runs);
   CU_add_test(s, "rows of large arrays, and numbers of threads", test_long_rows);
   CU_add_test(s, "windows", test_windows);
   CU_basic_set_mode(CU_BRM_VERBOSE);
