@@ -1,8 +1,8 @@
 /* Softmax and the normalisations (layer_norm, rms_norm) of large arrays of float32, row by row. The general path makes
    its passes over a row one after another, so that it computes while the memory waits, then the other way round. Here
    one loop does the last pass of a row, the middle one of the next and the first one of that after it, while more is
-   fetched: an even mix of loads, arithmetic and stores. The results are bit for bit those of the general path:
-   the same functions, and sums in the same order. */
+   fetched: an even mix of loads, arithmetic and stores. The results are bit for bit those that the general path
+   has for arrays past 4 MB: the same functions, and sums in the same order. */
 #include "exec.h"
 #include "vmath_div.h"
 #include "vmath_exp.h"
@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum {
-  FROM = 4 << 20,         /* bytes touched: those of exec_stream.c, where its sums have the same order */
+  FROM = 1 << 20,         /* bytes touched */
   BYPASS_FROM = 32 << 20, /* results bypass the cache */
   STEP = 64,              /* floats of one turn of the loop: rows are a multiple */
   VECS = STEP / VF_N,
@@ -40,10 +40,10 @@ typedef struct rows {
    the first pass of `first`, beside which what lies at `ahead` is fetched */
 typedef struct turn {
   const float *last, *mid, *first, *ahead;
-  float *out, *keep;                       /* keep: middle values of `mid` (softmax) */
-  float last_shift;                        /* mean of last */
-  vm_divisor by;                           /* of last */
-  float of_mid;                            /* what the first pass found: best or mean */
+  float *out, *keep; /* keep: middle values of `mid` (softmax) */
+  float last_shift;  /* mean of last */
+  vm_divisor by;     /* of last */
+  float of_mid;      /* what the first pass found: best or mean */
   /* results */
   double sum_mid, sum_first;
   float best, least; /* of first; of the middle values */
