@@ -19,7 +19,7 @@ set(rusticl_programs dispatch.memory dispatch.threads graph.evicted graph.fusion
   backends.opencl.opencl_errors backends.opencl.opencl_fused backends.opencl.opencl_ops)
 set(rusticl_host_float64 dispatch.hooks dispatch.view_operands graph.control graph.function graph.mends graph.pooling
   graph.random_graphs graph.replays graph.session nn.schedule ops.along ops.attention ops.bad_input ops.composites
-  ops.conv ops.einsum ops.loss ops.norm ops.pool ops.primitives ops.public ops.random ops.scatter ops.shape ops.variable
+  ops.conv ops.einsum ops.loss ops.norm ops.pool ops.primitives ops.products ops.public ops.random ops.scatter ops.shape ops.variable
   tape.gradients tape.gradients_arrays tape.gradients_nn tape.tape)
 list(APPEND rusticl_programs ${rusticl_host_float64})
 set(rusticl_slices dispatch.view_operands=10 ops.primitives=10 ops.public=40)
