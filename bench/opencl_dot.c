@@ -1,6 +1,6 @@
-/* Square float32 products on OpenCL, eager, many in the queue and one wait at the end: beside OpenBLAS on the processors
-   of this machine, and beside CLBlast as it comes, on the same device through a queue of its own. Both are found with
-   dlopen. Which OpenCL implementation is measured is the loader's choice (bench/run names them). */
+/* Square float32 products on OpenCL, eager, many in the queue and one wait at the end: beside OpenBLAS on the
+   processors of this machine, and beside CLBlast as it comes, on the same device through a queue of its own. Both are
+   found with dlopen. Which OpenCL implementation is measured is the loader's choice (bench/run names them). */
 #include "bench.h"
 
 #if __has_include(<CL/cl.h>) && __has_include(<clblast_c.h>)

@@ -1,6 +1,7 @@
-/* How an OpenCL device starts: a child process runs a compiled function of KERNELS distinct kernels once. The first child
-   has empty caches (tern's and PoCL's own): how often it compiles. Those after it: how long from tern's first call to the
-   result, in a process that has brought the platform and a context up already, which the bare API would need as well. */
+/* How an OpenCL device starts: a child process runs a compiled function of KERNELS distinct kernels once. The first
+   child has empty caches (tern's and PoCL's own): how often it compiles. Those after it: how long from tern's first
+   call to the result, in a process that has brought the platform and a context up already, which the bare API would
+   need as well. */
 #include "bench.h"
 
 #if __has_include(<CL/cl.h>)

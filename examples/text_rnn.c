@@ -1,5 +1,5 @@
-/* The next character of a line of text, by an LSTM: lines of different lengths in padded batches, whose padding is masked.
-   The text: the licenses that Debian's base-files ships, or the files given. */
+/* The next character of a line of text, by an LSTM: lines of different lengths in padded batches, whose padding is
+   masked. The text: the licenses that Debian's base-files ships, or the files given. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -47,7 +47,8 @@ static bool read_text(const char *const *paths, int n, text *t) {
   return t->n > 20 * BLOCK;
 }
 
-/* [rows, BLOCK] of ids from `from` on, each row STRIDE behind the one before; shifted by one for what shall come out. */
+/* [rows, BLOCK] of ids from `from` on, each row STRIDE behind the one before; shifted by one for what shall come
+   out. */
 static tern_tensor *windows(const text *t, int64_t from, int64_t to, int shift) {
   const int64_t rows = (to - from - BLOCK - 1) / STRIDE + 1;
   int32_t *all = malloc((size_t)(rows * BLOCK) * sizeof *all);

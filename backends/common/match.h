@@ -39,7 +39,7 @@ typedef struct match_step {
 
 /* Follows value `x` (the result of a DOT, CONV, ..) through the region's MAP nodes by the longest patterns. A step is
    taken only when every use of x and of all that lies within the pattern lies inside it, and nothing within it is an
-   OUT. Operands v and conditions are never computed in the region. Returns the number of steps (at most `most`); *whole:
-   together they are all MAP nodes of the region, and the last one's result is its only OUT. */
+   OUT. Operands v and conditions are never computed in the region. Returns the number of steps (at most `most`);
+   *whole: together they are all MAP nodes of the region, and the last one's result is its only OUT. */
 uint32_t match_epilogue(const tern_region *, uint32_t x, match_step *steps, uint32_t most, bool *whole);
 #endif

@@ -64,8 +64,8 @@ static const helper helpers[] = {
      "  const uint u = t_as_uint(f);\n"
      "  return t_as_float((fabs((double)f) > fabs(x) ? u - 1u : u) | 1u);\n}\n"},
     /* Sixteen floats at any address: as one access where the compiler lets us say so, since some runtimes' vstore16
-       (PoCL 3.1) makes four. t_bypass_v: past the cache, which whatever hands results from a kernel to its reader orders
-       as it does all stores */
+       (PoCL 3.1) makes four. t_bypass_v: past the cache, which whatever hands results from a kernel to its reader
+       orders as it does all stores */
     {"t_load_v", ALWAYS,
      "#ifdef __clang__\ntypedef float16 t_loose_l __attribute__((aligned(4)));\n"
      "#define t_load_v(p) (*(GLOBAL const t_loose_l *)(p))\n"

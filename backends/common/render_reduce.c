@@ -95,8 +95,8 @@ void render__acc_step(render_kernel_text *k, uint32_t node, const char *x) {
   merge(k, &a, x, "(long)at", true);
 }
 
-/* Lane 0 of each sub-group gets the sub-group's total: in step h lane i, which has i .. i + h - 1, takes what lane i + h
-   has. Works for every width */
+/* Lane 0 of each sub-group gets the sub-group's total: in step h lane i, which has i .. i + h - 1, takes what lane i +
+   h has. Works for every width */
 static void put_subgroup(render_kernel_text *k, const acc *a) {
   render_text *t = &k->body;
   const char *wide = a->in < TERN_F16 && nest_item_size(a->in) < 4 && !a->sum

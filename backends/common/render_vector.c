@@ -131,7 +131,8 @@ static void vector_step(render_kernel_text *k, uint32_t node, uint32_t pass) {
 }
 
 /* Results that are written once and not also read may bypass the cache, once there is much of them: it would first
-   fetch what is overwritten. Elements; bytes of all operands; and the nodes of a pass that is worth being there twice */
+   fetch what is overwritten. Elements; bytes of all operands; and the nodes of a pass that is worth being there
+   twice */
 enum { BYPASS_LEAST = 2 << 20, BYPASS_FROM = 32 << 20, BYPASS_STEPS = 32 };
 
 static bool may_bypass(const render_kernel_text *k, const render_ref *m) {

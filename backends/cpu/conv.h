@@ -37,8 +37,8 @@ static inline void conv_sizes_y(const struct conv_job *j, int64_t *s) {
    them at a time, and a matrix product does the rest. False: no memory for its scratch ---- */
 bool conv_own(const struct conv_job *j);
 
-/* ---- conv_few.c: CONV of float32 with few input channels, output channels last in y and in the filters; parallel. False:
-   it is not that ---- */
+/* ---- conv_few.c: CONV of float32 with few input channels, output channels last in y and in the filters; parallel.
+   False: it is not that ---- */
 bool conv_few(const struct conv_job *j);
 
 /* ---- conv_dnnl.c: float32 with positive strides ---- */

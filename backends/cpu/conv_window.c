@@ -141,7 +141,8 @@ static void lay(tern_value *v, uint8_t kind, uint32_t slot, uint32_t first_word)
   for (uint32_t d = 0; d < v->rank; d++) v->stride[d] = v->shape[d] == 1 ? 0 : TERN_SYM(first_word + d);
 }
 
-/* The region of a part, in memory from one malloc (its values). The arguments keep their numbers; the result is one more */
+/* The region of a part, in memory from one malloc (its values). The arguments keep their numbers; the result is one
+   more */
 static bool build(const struct builder *b, struct part *p, bool first) {
   const tern_region *const r = b->r;
   const tern_value *const x = &r->values[first ? b->result : b->view];

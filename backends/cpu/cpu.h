@@ -62,8 +62,8 @@ bool cpu_pool_try(void);
 void cpu_pool_done(void);
 /* As cpu_parallel, with the pool that the caller has (cpu_pool_try), on this many threads */
 void cpu_parallel_held(int threads, int64_t n, int64_t grain, void (*fn)(void *ctx, int64_t lo, int64_t hi), void *ctx);
-/* part(context, i) for each i < n on a thread of its own, none with a team of its own; false, having called none: somebody
-   has the pool. */
+/* part(context, i) for each i < n on a thread of its own, none with a team of its own; false, having called none:
+   somebody has the pool. */
 bool cpu_team(int64_t n, void (*part)(void *context, uint32_t i), void *context);
 unsigned cpu_pool_refused(void);   /* how often this thread asked and somebody had it */
 void cpu_threads_init(int wanted); /* 0 = all */

@@ -75,11 +75,11 @@ void dot_small(const struct dot_job *j, int64_t item);
    library */
 void dot_own(const struct dot_job *j);
 
-/* Few rows, b and the output with contiguous rows: nothing is packed; strips of columns on `threads` threads of the pool,
-   which the caller has. false: it does not fit */
+/* Few rows, b and the output with contiguous rows: nothing is packed; strips of columns on `threads` threads of the
+   pool, which the caller has. false: it does not fit */
 bool dot_strip_fits(const struct dot_job *j);
-/* Is it faster than the libraries, which pack b? Measured against oneDNN 2.6 with 32 vector registers: 3/4 of its time at
-   16 x 128 x 512, while b stays in the cache of a core */
+/* Is it faster than the libraries, which pack b? Measured against oneDNN 2.6 with 32 vector registers: 3/4 of its time
+   at 16 x 128 x 512, while b stays in the cache of a core */
 static inline bool dot_strip_wins(const struct dot_job *j) {
 #if defined(__AVX512F__)
   return dot_strip_fits(j) && j->in == TERN_F32 && j->k * j->n <= 1 << 18;

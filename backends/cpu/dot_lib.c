@@ -1,7 +1,7 @@
-/* DOT through OpenBLAS, oneDNN and our own strips: which of them is faster differs by size, strides, threads and processor, so the
-   first launch of a shape times both and the cache remembers. A cache belongs to one kernel: sets of slots, each held
-   by one thread at a time. What is chosen once for a shape stays, whatever the number of threads and the slot, since
-   the libraries round differently. */
+/* DOT through OpenBLAS, oneDNN and our own strips: which of them is faster differs by size, strides, threads and
+   processor, so the first launch of a shape times both and the cache remembers. A cache belongs to one kernel: sets of
+   slots, each held by one thread at a time. What is chosen once for a shape stays, whatever the number of threads and
+   the slot, since the libraries round differently. */
 #include "dot.h"
 
 #include <limits.h>

@@ -194,7 +194,8 @@ void x_super_emit(r_nest *, r_list *, const x_item *);
 void x_super_run(const work *, const r_inst *, int64_t n);
 
 /* ---- large arrays (exec_stream.c) ---- */
-/* After x_resolve: of a nest that touches more than the caches hold, outputs bypass them, and inputs are fetched ahead */
+/* After x_resolve: of a nest that touches more than the caches hold, outputs bypass them, and inputs are fetched
+   ahead */
 void x_stream_plan(r_nest *);
 void x_stream_ahead(const char *p, int64_t bytes, int64_t part, int64_t parts);
 void x_stream_out(char *dst, const char *src, int64_t bytes); /* 64-byte aligned both, but for the last bytes */

@@ -1,7 +1,7 @@
 /* Lanes over several dims. Where the innermost dim that is not reduced is short (the channels of a pixel), blocks along
    it alone would be all overhead: so all such dims together, in row-major order, become the lanes. A stream that is not
-   dense over them is "walked": its elements are copied between memory and a register, runs of the innermost dim, as many
-   runs at once as lie evenly. */
+   dense over them is "walked": its elements are copied between memory and a register, runs of the innermost dim, as
+   many runs at once as lie evenly. */
 #include "exec.h"
 #include "exec_small.h"
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Float32 divided by one number, where the processor's divider is the bottleneck (see vmath_div.h); elsewhere the loops of
-   map_num.c do. */
+/* Float32 divided by one number, where the processor's divider is the bottleneck (see vmath_div.h); elsewhere the loops
+   of map_num.c do. */
 #include "map.h"
 #include "vmath_div.h"
 

@@ -53,8 +53,8 @@ bool replay_could_pay(const tern_program *p, int threads);
 /* Segments from the times, or (always) all that may be side by side. False: nothing is gained */
 bool replay_plan(tern_program *p, int threads);
 
-/* replay_wave.c: a segment of a wave. Launches after number *last are left out; *last becomes the first that failed, and
-   *rc its status, which is reported */
+/* replay_wave.c: a segment of a wave. Launches after number *last are left out; *last becomes the first that failed,
+   and *rc its status, which is reported */
 void replay_wave(tern_program *p, const replay_segment *s, uint32_t *last, tern_rc *rc);
 
 /* replay_probe.c */

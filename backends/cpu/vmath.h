@@ -135,7 +135,8 @@ VM_INLINE int vm_bits(vm m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3
 /* 2^n, -127 < n < 128 */
 VM_INLINE vf vf_pow2(vi n) { return (vf)(((vu)n + 127u) << 23); }
 /* p * 2^n for |n| < 250, |p| < 2, rounded once: the first factor loses nothing where the second can. A result below the
-   least number takes a processor 20 times as long as another, and masks make many of them: p is 0 where it is certain. */
+   least number takes a processor 20 times as long as another, and masks make many of them: p is 0 where it is
+   certain. */
 VM_INLINE vf vf_scale(vf p, vf n) {
   p = (vf)((vi)p & vf_not_lt(n, vf_set(-150.5f)));
   const vi k = vf_to_int(n), half = k >> 1;

@@ -188,7 +188,8 @@ static int wanted_form(const tern_dev *dev) {
 }
 
 /* Register blocks, best first: as many accumulators as a CPU's registers hold beside an operand of each side (32
-   vectors of 16 floats; or 16 that hold half of such a vector), for wide and for narrow results; the last has one row. */
+   vectors of 16 floats; or 16 that hold half of such a vector), for wide and for narrow results; the last has one
+   row. */
 static void variants_for(const tern_dev *dev, dot_kernel *k) {
   static const dot_block big[DOT_VARIANTS] = {{6, 4, DOT_ALONG}, {8, 3, DOT_ALONG}, {6, 2, DOT_ALONG},
                                               {8, 1, DOT_ALONG}, {4, 4, DOT_ALONG}, {1, 4, DOT_ALONG}};

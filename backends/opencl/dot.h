@@ -58,7 +58,8 @@ bool dot_adds_to_result(const dot_shape *s);    /* the result can hold sums over
 
 /* ---- a kernel ---- */
 
-/* Numbers are stored on disk (tune.h). GUESS: by rule. The later ones are register blocks: variant, B as it is or packed. */
+/* Numbers are stored on disk (tune.h). GUESS: by rule. The later ones are register blocks: variant, B as it is or
+   packed. */
 typedef enum dot_form {
   DOT_GUESS,
   DOT_PLAIN,

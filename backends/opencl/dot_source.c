@@ -124,8 +124,8 @@ static void tiled_text(ocl_text *t, const dot_shape *s) {
   }
 }
 
-/* Sixteen rows of sixteen floats into sixteen columns: four rounds of perfect shuffles, each of which takes row i and row
-   i + 8 to rows 2 i and 2 i + 1, element by element in turn */
+/* Sixteen rows of sixteen floats into sixteen columns: four rounds of perfect shuffles, each of which takes row i and
+   row i + 8 to rows 2 i and 2 i + 1, element by element in turn */
 static void transpose_text(ocl_text *t) {
   static const char hex[] = "0123456789abcdef";
   for (int half = 0; half < 2; half++) {

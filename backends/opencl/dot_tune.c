@@ -1,5 +1,5 @@
-/* The forms of DOT beside each other: the class of a product, and the time of one form over buffers of its own, so that a
-   measurement reads and writes nothing of the user's. */
+/* The forms of DOT beside each other: the class of a product, and the time of one form over buffers of its own, so that
+   a measurement reads and writes nothing of the user's. */
 #include "dot.h"
 #include "tune.h"
 

@@ -1,6 +1,6 @@
-/* The MAP nodes behind a DOT or CONV: text from the renderer (common/render.h), called where the product's kernels would
-   store. Where that cannot be (CLBlast; an OUT over an operand of the product) the product goes to the workspace and the
-   kernel `finish` applies them in a second enqueue of the same launch. */
+/* The MAP nodes behind a DOT or CONV: text from the renderer (common/render.h), called where the product's kernels
+   would store. Where that cannot be (CLBlast; an OUT over an operand of the product) the product goes to the workspace
+   and the kernel `finish` applies them in a second enqueue of the same launch. */
 #ifndef TERN_OCL_EPILOGUE_H_
 #define TERN_OCL_EPILOGUE_H_
 #include "ocl.h"

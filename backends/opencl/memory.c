@@ -1,7 +1,7 @@
 /* Memory: buffers of the context, with every size checked before OpenCL sees it (some runtimes abort on what they
    cannot allocate). Where kernels work on the host's own memory, buffers are made over memory whose address is known
-   (fine-grained SVM where the device has it, else aligned host memory), so that downloads, and uploads to an idle queue,
-   are plain copies; whether a device really works so is tried out when it is opened. */
+   (fine-grained SVM where the device has it, else aligned host memory), so that downloads, and uploads to an idle
+   queue, are plain copies; whether a device really works so is tried out when it is opened. */
 #include "bundle.h"
 
 #include <dlfcn.h>

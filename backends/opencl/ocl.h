@@ -424,8 +424,8 @@ const char *ocl_compute(uint32_t dtype);    /* type that arithmetic is done in *
 void ocl_add_prelude(ocl_text *t, const tern_dev *dev, bool idx32);
 void ocl_add_dtype(ocl_text *t, const char *prefix, uint32_t dtype);
 
-/* More arrays than this behind a product (an optimiser's step: 6) are done along rows, by a launch of their own: the short
-   rows of a register block would be too many streams of memory at once. */
+/* More arrays than this behind a product (an optimiser's step: 6) are done along rows, by a launch of their own: the
+   short rows of a register block would be too many streams of memory at once. */
 enum { OCL_EPILOGUE_ARRAYS = 4 };
 
 /* ---- the kinds of kernels: supports is pure, UNSUPPORTED for a region that is not its own ---- */
@@ -454,8 +454,8 @@ tern_rc ocl_kernel_alloc(tern_dev *dev, size_t size, const char *source, const c
 
 /* ---- clblast.c: a second provider of float32 and float64 DOT, and of dense convolutions ---- */
 
-/* Ready CLBlast for this device (parameters, known-answer warm-up: seconds where it compiles); UNSUPPORTED when it cannot
-   be used here, as on a device without a compiler. */
+/* Ready CLBlast for this device (parameters, known-answer warm-up: seconds where it compiles); UNSUPPORTED when it
+   cannot be used here, as on a device without a compiler. */
 tern_rc ocl_clblast_ready(tern_dev *dev, uint32_t dtype);
 /* Row-major, sizes and leading dimensions in elements; x_t: stored transposed. batches > 1: that many products, x_step
    elements apart. As a convolution (conv.batch > 0): a is x [batch, channels, height, width], b the filters [kernels,

@@ -1,7 +1,7 @@
 /* A known-answer test of a device, when it is opened: one kernel whose results are compared exactly with the host's. It
    covers what all generated kernels rest on: sub-ranges of buffers, float32, 64-bit integers, float64 where the device
-   claims it, local memory behind barriers, atomics, uploads and downloads. That a device has passed is kept in the cache
-   folder, under a key of its runtime's, driver's and own versions. */
+   claims it, local memory behind barriers, atomics, uploads and downloads. That a device has passed is kept in the
+   cache folder, under a key of its runtime's, driver's and own versions. */
 #include "ocl.h"
 
 #include <fcntl.h>

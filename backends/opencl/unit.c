@@ -1,6 +1,6 @@
 /* Units: programs of many sections. The text of a unit is that of its sections, each between #defines that give its
-   functions, types and variables names of their own, and the #undefs of those and of its macros: what a section names is
-   found by a scan of its text outside of all braces. */
+   functions, types and variables names of their own, and the #undefs of those and of its macros: what a section names
+   is found by a scan of its text outside of all braces. */
 #include "build.h"
 
 #include <stdio.h>

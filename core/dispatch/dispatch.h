@@ -54,8 +54,8 @@ static inline void tern__kernel_ready(const struct tern__device *d, const tern__
 
 /* The class of a canonical request on its device, compiled if new. NULL with the error set. */
 tern__kernel_class *tern__kernel_of(const tern__request *q);
-/* The class of a group's region (which it takes over), compiled if new; its state says whether the device takes it. name
-   must live as long as the device. NULL with the error set. */
+/* The class of a group's region (which it takes over), compiled if new; its state says whether the device takes it.
+   name must live as long as the device. NULL with the error set. */
 tern__kernel_class *tern__kernel_of_region(tern__device *d, tern__region *region, const char *name);
 /* The kernel of a region with literal sizes. Counted: it ends with its last holder, once it is not among the device's
    last ones either. */

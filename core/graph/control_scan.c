@@ -173,7 +173,8 @@ static tern_rc trip_back(void *self, tern_tensor *const *in, int n_in, tern_tens
   return TERN_OK;
 }
 
-/* states, xs, results (states, ys, saved states, variables, draws), gradients of float results -> gradients of what is tracked */
+/* states, xs, results (states, ys, saved states, variables, draws), gradients of float results -> gradients of what is
+   tracked */
 static tern_rc scan_back(void *self, tern_tensor *const *in, int n_in, tern_tensor **out, int n_out) {
   scanned s = *(const scanned *)self;
   const int n_carry = s.f.n_carry, n_xs = s.f.n_xs, n_ys = s.f.n_ys;

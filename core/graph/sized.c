@@ -1,5 +1,5 @@
-/* See sized.h. Attributes are untyped words: a size is an integer between 2^24 and 2^60, whose bits are no common double;
-   the reciprocal of one is a double below 2^-20, whose bits are no such integer. */
+/* See sized.h. Attributes are untyped words: a size is an integer between 2^24 and 2^60, whose bits are no common
+   double; the reciprocal of one is a double below 2^-20, whose bits are no such integer. */
 #include "graph/sized.h"
 #include <math.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
-/* The gradient of a call of a tern_function, compiled: the vector-Jacobian product of its body as a function of its own,
-   which computes the forward values again and the gradients of operands and variables from those of the results. */
+/* The gradient of a call of a tern_function, compiled: the vector-Jacobian product of its body as a function of its
+   own, which computes the forward values again and the gradients of operands and variables from those of the
+   results. */
 #ifndef TERN_GRAPH_VJP_H_
 #define TERN_GRAPH_VJP_H_
 #include "graph/ir/ir.h"

@@ -1,5 +1,5 @@
-/* Multi-head self-attention as Keras lays out its weights: query, key, value and output projections, each a product over
-   all steps of the batch. */
+/* Multi-head self-attention as Keras lays out its weights: query, key, value and output projections, each a product
+   over all steps of the batch. */
 #include "base/thread.h"
 #include "nn/layer.h"
 #include <math.h>
@@ -62,8 +62,8 @@ static tern_tensor *masked_queries(tern_tensor *y, tern_tensor *value, tern_tens
   return tern_where(seen, y, tern_mean(value, TERN_AXES_KEEP(2)));
 }
 
-/* Attention of what sees all of `time` keys, or those before it. In a graph the scale and the causal mask, a constant, are
-   done with the product, and the softmax is a plain one, for which backends have their fastest kernels. */
+/* Attention of what sees all of `time` keys, or those before it. In a graph the scale and the causal mask, a constant,
+   are done with the product, and the softmax is a plain one, for which backends have their fastest kernels. */
 static tern_tensor *attend(tern_tensor *query, tern_tensor *key, tern_tensor *value, const tern_attention_opts *opts,
                            int64_t time, int64_t size) {
   enum { LONGEST = 1 << 14 }; /* of a mask that is kept; a size that varies is a larger number, or negative */

@@ -7,8 +7,8 @@
 struct tern_callback {
   tern_callback_body body;
   void *self;
-  /* Before `begin`, with the model built: puts the model, its optimiser and its history where an earlier fit was, and says
-     with which epoch to go on (*epoch stays when there is nothing). NULL: no such thing. */
+  /* Before `begin`, with the model built: puts the model, its optimiser and its history where an earlier fit was, and
+     says with which epoch to go on (*epoch stays when there is nothing). NULL: no such thing. */
   tern_rc (*resume)(void *self, const tern_moment *moment, int *epoch);
 };
 

@@ -1,5 +1,5 @@
-/* fit: epochs over batches, with validation, callbacks and progress. The losses of steps are looked at as they come where
-   that costs nothing, else some steps later, so that a device with a queue is not waited for at each. */
+/* fit: epochs over batches, with validation, callbacks and progress. The losses of steps are looked at as they come
+   where that costs nothing, else some steps later, so that a device with a queue is not waited for at each. */
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "device/device.h"

@@ -1,5 +1,6 @@
 /* Layers inside. A kind of layer is one table: its options, how it makes weights, what it computes. The options are a
-   struct and a list of its fields, from which copying, saving and loading follow, so that no kind writes these itself. */
+   struct and a list of its fields, from which copying, saving and loading follow, so that no kind writes these
+   itself. */
 #ifndef TERN_NN_LAYER_H_
 #define TERN_NN_LAYER_H_
 #include <stdbool.h>
@@ -47,8 +48,8 @@ typedef struct tern__layer_kind {
   int n_fields;
   /* TERN_OK, or the error says what is wrong with the parameters. NULL: nothing can be. */
   tern_rc (*check)(const void *params);
-  /* Makes the weights (tern__layer_weight). in: the shape of x, batch included, -1 where not known; dtype: of x. NULL: no
-     weights. */
+  /* Makes the weights (tern__layer_weight). in: the shape of x, batch included, -1 where not known; dtype: of x. NULL:
+     no weights. */
   tern_rc (*build)(tern_layer *l, tern_shape in, tern_dtype dtype);
   /* The result, borrowed from the scope; NULL with the error set. Sizes that may vary (the batch, the time) must not be
      read with tern_dim other than through tern_like. */
@@ -71,8 +72,8 @@ struct tern_layer {
   bool built, taken;
 };
 
-/* Owned; NULL with the error set. params are copied. inner: taken over, also when the call fails; one that is NULL makes it
-   fail. */
+/* Owned; NULL with the error set. params are copied. inner: taken over, also when the call fails; one that is NULL
+   makes it fail. */
 tern_layer *tern__layer_new(const tern__layer_kind *kind, const void *params, tern_layer *const *inner, int n_inner);
 /* An unbuilt layer like l, and of layers like those inside. */
 tern_layer *tern__layer_copy(const tern_layer *l);

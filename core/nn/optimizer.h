@@ -33,8 +33,8 @@ typedef struct tern__optimizer_opts {
 /* Owned; NULL with the error set. hyper: n_hyper of the rule; initial: what slots begin with. */
 tern_optimizer *tern__optimizer_new(const tern__rule *rule, const tern__optimizer_opts *opts, uint32_t bits,
                                     const double *hyper, double initial);
-/* What an optimiser was made of: tern__optimizer_new makes one like it. opts.name and what opts.schedule points to belong
-   to the optimiser. */
+/* What an optimiser was made of: tern__optimizer_new makes one like it. opts.name and what opts.schedule points to
+   belong to the optimiser. */
 typedef struct tern__optimizer_plan {
   const tern__rule *rule;
   tern__optimizer_opts opts;

@@ -33,8 +33,8 @@ typedef struct tern__cell {
   /* All steps [time, batch, ..]. before: state[0]; y: next[0]. NULL: a tape goes back through forward. */
   bool (*slopes_of)(const tern__step *s, tern_tensor *before, tern_tensor *y, tern_tensor *const *kept,
                     tern_tensor **slope);
-  /* A step. dnext[]: the gradients of next[]. dz: that of the recurrent product [batch, gates * units]; dstate[]: those of
-     state[] but for what flows through the product, NULL where that is all. */
+  /* A step. dnext[]: the gradients of next[]. dz: that of the recurrent product [batch, gates * units]; dstate[]: those
+     of state[] but for what flows through the product, NULL where that is all. */
   bool (*backward)(const tern__step *s, tern_tensor *const *slope, tern_tensor *const *dnext, tern_tensor **dz,
                    tern_tensor **more, tern_tensor **dstate);
   /* All steps: the gradient of zx from those of the products. */

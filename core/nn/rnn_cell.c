@@ -73,8 +73,8 @@ static bool lstm_slopes(const tern__step *s, tern_tensor *before, tern_tensor *y
   return true;
 }
 
-/* With t = tanh(c'): the gradient of c' grows by that of h' times o (1 - t^2), and that of a gate is that of c' or, of o,
-   that of h', times what the gate was multiplied by and its own slope. */
+/* With t = tanh(c'): the gradient of c' grows by that of h' times o (1 - t^2), and that of a gate is that of c' or, of
+   o, that of h', times what the gate was multiplied by and its own slope. */
 static bool lstm_backward(const tern__step *s, tern_tensor *const *slope, tern_tensor *const *dnext, tern_tensor **dz,
                           tern_tensor **more, tern_tensor **dstate) {
   (void)s, (void)more;

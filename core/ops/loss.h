@@ -13,8 +13,8 @@ tern_tensor *tern__binary_entropy(tern_tensor *x, tern_tensor *target);
 /* values (one an example) weighted and reduced as opts say. valid: bool, where an example counts; NULL: all do (an
    example that does not has the value 0). */
 tern_tensor *tern__loss_reduce(const char *op, tern_tensor *values, tern_tensor *valid, const tern_loss_opts *opts);
-/* Where the host can read the labels now: whether each lies in [0, classes) or is *ignored (NULL: none is). Else the error
-   names op, the first that is neither, and the function whose operand they are (NULL: none). */
+/* Where the host can read the labels now: whether each lies in [0, classes) or is *ignored (NULL: none is). Else the
+   error names op, the first that is neither, and the function whose operand they are (NULL: none). */
 bool tern__labels_in_range(const char *op, const tern_tensor *labels, int64_t classes, const int64_t *ignored,
                            const char *function);
 /* Whether opts' reduction and label_smoothing can be; else the error is set. */

@@ -5,9 +5,9 @@
 #include "device/device.h"
 #include "tensor/dtype.h"
 
-/* Operands of the call: variable, gradient, slots, of the variable's shape and dtype (the caller has checked); the scale
-   and the guard where the bits say so; then host scalars. Attributes: the bits, then the scalars for
-   which a request has no room. */
+/* Operands of the call: variable, gradient, slots, of the variable's shape and dtype (the caller has checked); the
+   scale and the guard where the bits say so; then host scalars. Attributes: the bits, then the scalars for which a
+   request has no room. */
 static tern_rc infer_update(const tern__call *c, tern__request *q, tern__result *r) {
   const tern_tensor *v = c->in[0];
   const tern_dtype d = (tern_dtype)v->dtype, wide = d == TERN_F64 ? TERN_F64 : TERN_F32;

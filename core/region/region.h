@@ -119,7 +119,8 @@ typedef struct tern__group {
   const char *hint; /* of a single composite, else NULL */
   const tern_word *fixed; /* the launch words: sizes and strides are compiled in as those; NULL: they are words */
 } tern__group;
-/* Members in an order in which each comes after those whose results it reads. NULL with the error set. Owned: free(). */
+/* Members in an order in which each comes after those whose results it reads. NULL with the error set. Owned:
+   free(). */
 tern__region *tern__lower_group(const tern__group *group);
 /* One node without attributes, with literal sizes: values 0 .. n - 1 are its inputs, value n its output, all of them
    arguments. NULL with the error set. Owned: free(). */

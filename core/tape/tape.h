@@ -113,8 +113,8 @@ void tern__hook_update(tern__thread *t);
    to which the entry owns. */
 extern const tern__op tern__op_custom;
 void tern__closure_release(tern_word closure);
-/* A call that was computed already is recorded with a gradient rule of its own, as tern_custom_gradient's. release(self)
-   is called once, on failure too. */
+/* A call that was computed already is recorded with a gradient rule of its own, as tern_custom_gradient's.
+   release(self) is called once, on failure too. */
 tern_rc tern__record_custom(tern__thread *t, tern_gradient_body gradient, void *self, void (*release)(void *self),
                             tern_tensor *const *in, int n_in, tern_tensor **out, int n_out);
 /* A call that was computed in another way is recorded as one whose body runs again for the gradient, as

@@ -103,8 +103,8 @@ tern_tensor *tern__new(struct tern__device *device, tern_dtype dtype, int rank, 
 /* A view header sharing t's storage (one reference, not in any scope): dtype, device, offset copied; the caller sets
    shape, stride, rank and numel, then calls tern__set_contig_flag. */
 tern_tensor *tern__view_header(tern_tensor *t);
-/* The strides with which the elements of t in row-major order have shape (same number of elements, none 0); false when no
-   strides do. */
+/* The strides with which the elements of t in row-major order have shape (same number of elements, none 0); false when
+   no strides do. */
 bool tern__reshaped_strides(const tern_tensor *t, const tern_shape *shape, int64_t *stride);
 /* Another handle to x's value: x itself, or a view of a variable, which keeps the value that it has now. Borrowed from
    the scope. */

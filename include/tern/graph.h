@@ -1,7 +1,7 @@
 /* Graphs: the same ops, recorded instead of run. A tern_function traces a C function once for each signature, compiles
-   the trace (placed, fused, its memory planned) and replays it. In graph mode (tern_disable_eager_execution) every op of
-   the thread goes into its default graph, which a session runs, as in TensorFlow 1. tern_cond, tern_while and tern_scan
-   are control flow that works in both ways. */
+   the trace (placed, fused, its memory planned) and replays it. In graph mode (tern_disable_eager_execution) every op
+   of the thread goes into its default graph, which a session runs, as in TensorFlow 1. tern_cond, tern_while and
+   tern_scan are control flow that works in both ways. */
 #ifndef TERN_GRAPH_H_
 #define TERN_GRAPH_H_
 #include <tern/tape.h>
@@ -54,8 +54,8 @@ typedef struct tern_function_info {
 /* Fills *info. */
 TERN_API tern_rc tern_function_get_info(tern_function *function, tern_function_info *info);
 
-/* The size of an axis for use in a shape, inside a traced function: stays a variable size where tern_dim would fix it to
-   the number of this call. */
+/* The size of an axis for use in a shape, inside a traced function: stays a variable size where tern_dim would fix it
+   to the number of this call. */
 TERN_API int64_t tern_like(const tern_tensor *t, int axis);
 #define TERN_LIKE(t, axis) tern_like((t), (axis))
 /* Whether t has no value yet: it stands for one in a graph. */
@@ -90,8 +90,8 @@ TERN_API void tern_graph_end(tern_graph_mark *mark);
 typedef enum tern_graph_format { TERN_GRAPH_TEXT = 0, TERN_GRAPH_DOT } tern_graph_format;
 /* The graph as text (docs/formats.md): TERN_GRAPH_TEXT, or TERN_GRAPH_DOT for Graphviz. free(). */
 TERN_API char *tern_graph_to_string(tern_graph *graph, tern_graph_format format);
-/* A graph from its text form; its placeholders and results by name, in order: tern_graph_tensor. NULL with an error that
-   names line and column. Owned. */
+/* A graph from its text form; its placeholders and results by name, in order: tern_graph_tensor. NULL with an error
+   that names line and column. Owned. */
 TERN_API tern_graph *tern_graph_from_string(const char *text, size_t length);
 /* A value of the graph by name, borrowed from the graph; NULL with the error set. "x": what was named so; or a
    variable, which is returned itself. What nobody named goes by its op, as tern_print shows it: "add", "add_1", ..;
@@ -137,8 +137,8 @@ typedef struct tern_while_opts { int64_t max_trips; } tern_while_opts;
 TERN_API tern_rc tern_while(tern_function_body condition, tern_function_body body, void *self, tern_tensor *const *state,
                             int n, tern_tensor **out, const tern_while_opts *opts);
 typedef struct tern_scan_loop_opts { int reverse; int64_t length; /* when there are no xs */ } tern_scan_loop_opts;
-/* A loop over axis 0 of xs[]: body takes the n_carry states, then a slice of each of xs, and gives the next states, then
-   a slice of each of ys. out[]: the last states, then ys stacked along axis 0. reverse: from the last slice to the
+/* A loop over axis 0 of xs[]: body takes the n_carry states, then a slice of each of xs, and gives the next states,
+   then a slice of each of ys. out[]: the last states, then ys stacked along axis 0. reverse: from the last slice to the
    first. */
 TERN_API tern_rc tern_scan(tern_function_body body, void *self, tern_tensor *const *carry, int n_carry,
                            tern_tensor *const *xs, int n_xs, tern_tensor **out, int n_ys,

@@ -65,18 +65,19 @@ TERN_API tern_rc tern_npz_write(const char *path, const char *const *names, tern
 /* ---- DLPack: tensors of other libraries in this process, without a copy (https://dmlc.github.io/dlpack) ---- */
 
 /* A DLManagedTensorVersioned (DLPack 1.x) that shares t's memory, which it keeps until its deleter is called; NULL with
-   the error set. Waits for the device. What is not in host memory is copied there first. It is flagged read-only: tern's
-   tensors do not change. */
+   the error set. Waits for the device. What is not in host memory is copied there first. It is flagged read-only:
+   tern's tensors do not change. */
 TERN_API void *tern_to_dlpack(tern_tensor *t);
 /* The same as a DLManagedTensor, for libraries from before DLPack 1.0, which cannot say "read-only". */
 TERN_API void *tern_to_dlpack_legacy(tern_tensor *t);
-/* A tensor over the memory of a DLManagedTensorVersioned, whose deleter is called once, when nothing uses it any more (at
-   once where the memory had to be copied). A failed call has not taken it over. Memory of the host; any strides. */
+/* A tensor over the memory of a DLManagedTensorVersioned, whose deleter is called once, when nothing uses it any more
+   (at once where the memory had to be copied). A failed call has not taken it over. Memory of the host; any strides. */
 TERN_API tern_tensor *tern_from_dlpack(void *managed);
 /* The same for a DLManagedTensor. */
 TERN_API tern_tensor *tern_from_dlpack_legacy(void *managed);
 
-/* ---- TensorBoard: event files that `tensorboard --logdir FOLDER` shows. One writer a file, one thread at a time ---- */
+/* ---- TensorBoard: event files that `tensorboard --logdir FOLDER` shows. One writer a file, one thread at a time
+   ---- */
 
 typedef struct tern_board tern_board;
 /* A new event file in folder, which is made if need be. Owned: tern_board_close. */

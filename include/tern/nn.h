@@ -1,7 +1,7 @@
 /* Layers and models, with Keras 3's names, formulas, defaults and order of weights. A layer makes its weights when it
-   first sees a shape; what it computes are public ops, so tapes, graphs and functions see through it. A layer belongs to
-   whoever made it until a model or another layer takes it over; a constructor that takes layers over ends them when it
-   fails. NULL in gives NULL out, so that constructors can be nested. One thread at a time may use a model. */
+   first sees a shape; what it computes are public ops, so tapes, graphs and functions see through it. A layer belongs
+   to whoever made it until a model or another layer takes it over; a constructor that takes layers over ends them when
+   it fails. NULL in gives NULL out, so that constructors can be nested. One thread at a time may use a model. */
 #ifndef TERN_NN_H_
 #define TERN_NN_H_
 #include <tern/data.h>
@@ -17,8 +17,8 @@ typedef struct tern_model tern_model;
 
 /* ---- layers. Shapes leave out the batch, which is axis 0 of every tensor. 0 in an option is its default ---- */
 
-/* name: NULL = made up ("dense", "dense_1", .. in a model). input_shape: for the first layer of a model, whose weights are
-   then made at once; rank 0 = unknown, -1 = any size. frozen: its weights are not trained. */
+/* name: NULL = made up ("dense", "dense_1", .. in a model). input_shape: for the first layer of a model, whose weights
+   are then made at once; rank 0 = unknown, -1 = any size. frozen: its weights are not trained. */
 #define TERN_LAYER_OPTS const char *name; tern_shape input_shape; int frozen
 /* Names of activations: "linear" (NULL), "relu", "relu6", "leaky_relu" (slope 0.2), "elu", "selu", "celu", "softplus",
    "softsign", "sigmoid", "hard_sigmoid", "tanh", "silu" ("swish"), "hard_silu", "gelu" (the tanh form is "gelu_tanh"),
@@ -59,8 +59,8 @@ TERN_API tern_layer *tern_depthwise_conv2d(int64_t rows, int64_t columns, int64_
 /* The transpose of a convolution: kernel [rows, columns, filters, channels]. */
 TERN_API tern_layer *tern_conv2d_transpose(int64_t filters, int64_t rows, int64_t columns,
                                            const tern_conv_layer_opts *opts);
-/* window: 0 = 2; strides: 0 = the window; second place 0 = the first. padding: "valid" (NULL) or "same". keepdims: of the
-   global ones only. */
+/* window: 0 = 2; strides: 0 = the window; second place 0 = the first. padding: "valid" (NULL) or "same". keepdims: of
+   the global ones only. */
 typedef struct tern_pool_layer_opts {
   TERN_LAYER_OPTS;
   const char *padding;
@@ -93,7 +93,8 @@ TERN_API tern_layer *tern_activation(const char *name, const tern_layer_opts *op
 typedef struct tern_dropout_layer_opts { TERN_LAYER_OPTS; uint64_t seed; } tern_dropout_layer_opts;
 /* In training each element is 0 with probability rate, else divided by 1 - rate. */
 TERN_API tern_layer *tern_dropout_layer(double rate, const tern_dropout_layer_opts *opts);
-/* mask_zero: id 0 is padding, which later layers leave out. embeddings_initializer: NULL = "uniform" (-0.05 .. 0.05). */
+/* mask_zero: id 0 is padding, which later layers leave out. embeddings_initializer: NULL = "uniform" (-0.05 ..
+   0.05). */
 typedef struct tern_embedding_opts {
   TERN_LAYER_OPTS;
   const char *embeddings_initializer;
@@ -108,8 +109,8 @@ typedef struct tern_batch_norm_layer_opts {
   double momentum, epsilon;
   int axis, no_scale, no_center;
 } tern_batch_norm_layer_opts;
-/* Weights: gamma, beta, moving_mean, moving_variance (the last two are not trained). In training by the batch's own mean
-   and variance, without the masked steps. */
+/* Weights: gamma, beta, moving_mean, moving_variance (the last two are not trained). In training by the batch's own
+   mean and variance, without the masked steps. */
 TERN_API tern_layer *tern_batch_norm_layer(const tern_batch_norm_layer_opts *opts);
 /* axis: 0 = the last; the first that is normalised. epsilon: 0 = 0.001 (rms_norm: 1e-6). */
 typedef struct tern_norm_layer_opts {
@@ -179,8 +180,8 @@ TERN_API tern_layer *tern_residual_n(tern_layer *const *layers, int n, const ter
 /* ---- layers of your own: a pair of functions ---- */
 
 /* build: makes the weights with tern_layer_weight, once, from the shape of the first input (batch included, as -1); may
-   be NULL. call: the result for x, borrowed from the scope; training: 0 or 1. release(self): when the layer ends; may be
-   NULL. name: what layers of the kind are called ("scale"). */
+   be NULL. call: the result for x, borrowed from the scope; training: 0 or 1. release(self): when the layer ends; may
+   be NULL. name: what layers of the kind are called ("scale"). */
 typedef struct tern_layer_body {
   const char *name;
   tern_rc (*build)(void *self, tern_layer *layer, tern_shape input);
@@ -205,8 +206,8 @@ typedef struct tern_layer_call_opts { int training; tern_tensor *mask; } tern_la
 TERN_API tern_tensor *tern_layer_call(tern_layer *layer, tern_tensor *x, const tern_layer_call_opts *opts);
 /* Its name; valid as long as the layer. */
 TERN_API const char *tern_layer_name(const tern_layer *layer);
-/* All weights (those of layers inside too) in Keras's order, borrowed from the layer: returns their number, fills at most
-   max. */
+/* All weights (those of layers inside too) in Keras's order, borrowed from the layer: returns their number, fills at
+   most max. */
 TERN_API int tern_layer_variables(const tern_layer *layer, tern_tensor **out, int max);
 /* Its weights, and those of layers inside, are trained or not from now on (those made frozen stay so). */
 TERN_API tern_rc tern_layer_set_trainable(tern_layer *layer, int trainable);
@@ -222,8 +223,8 @@ TERN_API tern_model *tern_sequential_n(tern_layer *const *layers, int n);
 #endif
 /* NULL is allowed. */
 TERN_API void tern_model_release(tern_model *model);
-/* Make the weights for inputs of this shape (without the batch) and dtype (0 = float32), and check that every layer fits
-   the one before: an error names the layer. */
+/* Make the weights for inputs of this shape (without the batch) and dtype (0 = float32), and check that every layer
+   fits the one before: an error names the layer. */
 TERN_API tern_rc tern_model_build(tern_model *model, tern_shape input, tern_dtype dtype);
 /* The model's result for a batch x, for loops of your own; training: 0 or 1. */
 TERN_API tern_tensor *tern_model_call(tern_model *model, tern_tensor *x, int training);
@@ -260,8 +261,8 @@ TERN_API tern_rc tern_model_load_weights(tern_model *model, const char *path);
 /* ---- training a model ---- */
 
 /* optimizer: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", or optimizer_object, which is taken over (also when
-   the call fails). loss: a name of TERN_LOSSES, with loss_opts, or loss_function. metrics: names of tern_metric_new, NULL
-   at the end (TERN_NAMES). eager: steps are not compiled, for debugging. 0 / NULL: optimizer "rmsprop" (Keras), no
+   the call fails). loss: a name of TERN_LOSSES, with loss_opts, or loss_function. metrics: names of tern_metric_new,
+   NULL at the end (TERN_NAMES). eager: steps are not compiled, for debugging. 0 / NULL: optimizer "rmsprop" (Keras), no
    loss: predictions only. */
 typedef struct tern_compile_opts {
   const char *optimizer, *loss;
@@ -300,7 +301,8 @@ typedef struct tern_fit_opts {
   uint64_t seed;
 } tern_fit_opts;
 /* Train on x, y. A loss that is not finite is an error that names the step and the first layer whose result is not
-   finite; the weights are those of before the step. Arguments, shapes and labels are checked before anything changes. */
+   finite; the weights are those of before the step. Arguments, shapes and labels are checked before anything
+   changes. */
 TERN_API tern_rc tern_fit(tern_model *model, tern_tensor *x, tern_tensor *y, const tern_fit_opts *opts);
 /* The same over batches (x, y) or (x, y, sample weights) of a dataset, which stays the caller's. */
 TERN_API tern_rc tern_fit_dataset(tern_model *model, tern_dataset *data, const tern_fit_opts *opts);

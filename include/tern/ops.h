@@ -368,7 +368,8 @@ TERN_API tern_tensor *tern_cummin(tern_tensor *x, int axis, const tern_scan_opts
 
 /* Matrix product over the last two axes, the others broadcast; 1-D operands as in NumPy. */
 TERN_API tern_tensor *tern_matmul(tern_tensor *a, tern_tensor *b);
-/* The same of int8 with int8 or uint8 with uint8, summed in int32, which wraps: for quantised inference. No gradient. */
+/* The same of int8 with int8 or uint8 with uint8, summed in int32, which wraps: for quantised inference. No
+   gradient. */
 TERN_API tern_tensor *tern_matmul_int32(tern_tensor *a, tern_tensor *b);
 /* Sum over the last axis of a and the last but one of b (NumPy's dot); a scalar operand multiplies. */
 TERN_API tern_tensor *tern_dot(tern_tensor *a, tern_tensor *b);

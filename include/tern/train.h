@@ -152,8 +152,8 @@ typedef struct tern_callback_body {
 TERN_API tern_callback *tern_callback_new(const tern_callback_body *body, void *self);
 
 /* monitor: NULL = "val_loss"; larger_is_better: 0 = by the name (accuracies, auc, precision, recall), 1 yes, -1 no.
-   patience: epochs without progress of more than min_delta; start_from: epochs before it looks. restore_best: weights of
-   the best epoch at the end. baseline: value that must be passed, when set. */
+   patience: epochs without progress of more than min_delta; start_from: epochs before it looks. restore_best: weights
+   of the best epoch at the end. baseline: value that must be passed, when set. */
 typedef struct tern_early_stopping_opts {
   const char *monitor;
   int larger_is_better, patience, start_from, restore_best, has_baseline;

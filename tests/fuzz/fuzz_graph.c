@@ -1,6 +1,6 @@
-/* libFuzzer harness of the graphs' text form: any input is read or refused with a reason; what was read can be verified,
-   drawn and written, and what is written reads back to the same text. Plugins are looked for beside the program, in
-   ../lib/tern, since a constant needs a device. */
+/* libFuzzer harness of the graphs' text form: any input is read or refused with a reason; what was read can be
+   verified, drawn and written, and what is written reads back to the same text. Plugins are looked for beside the
+   program, in ../lib/tern, since a constant needs a device. */
 #include <libgen.h>
 #include <stdint.h>
 #include <stdio.h>

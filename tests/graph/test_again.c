@@ -1,6 +1,6 @@
-/* What a training step keeps and for how long, by the bytes of its arena: an activation's result is computed again where
-   its operand is kept anyway, weights are updated as soon as their gradients' operands are there, and sums of large
-   arrays do not wait for the updates. The numbers are those of the same body run eagerly. */
+/* What a training step keeps and for how long, by the bytes of its arena: an activation's result is computed again
+   where its operand is kept anyway, weights are updated as soon as their gradients' operands are there, and sums of
+   large arrays do not wait for the updates. The numbers are those of the same body run eagerly. */
 #include "graph/both.h"
 #include <stdlib.h>
 #include <string.h>

@@ -90,7 +90,8 @@ static void free_weights(net *n) {
     for (int l = 0; l < LAYERS; l++) tern_release(n->weights[b][l]);
 }
 
-/* Calls the function; its results must be those of the eager body, run with the same seed. Returns the arena's bytes. */
+/* Calls the function; its results must be those of the eager body, run with the same seed. Returns the arena's
+   bytes. */
 static uint64_t arena_of(net *n, const char *what, int n_out) {
   TERN_SCOPE;
   tern_tensor *x = tern_reshape(tern_cast(tern_arange(0, SIZE * SIZE, 1, TERN_F32), TERN_F32), TERN_SHAPE(SIZE, SIZE));

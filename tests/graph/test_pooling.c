@@ -1,6 +1,6 @@
-/* Convolutions with a pooling behind them: one launch on the CPU, where a block of the batch at a time goes through both.
-   All values are small whole numbers, so that every order of adding gives the same float, and results are compared
-   exactly: compiled with eager, float32 with float64. */
+/* Convolutions with a pooling behind them: one launch on the CPU, where a block of the batch at a time goes through
+   both. All values are small whole numbers, so that every order of adding gives the same float, and results are
+   compared exactly: compiled with eager, float32 with float64. */
 #include "graph/both.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Loops whose body computes each row by itself run in parts (core/graph/passes/rows.c): results and gradients as eagerly,
-   whichever part a thread takes; bodies that mix rows are found, and stay whole. */
+/* Loops whose body computes each row by itself run in parts (core/graph/passes/rows.c): results and gradients as
+   eagerly, whichever part a thread takes; bodies that mix rows are found, and stay whole. */
 #include "support/values.h"
 #include <pthread.h>
 #include <sched.h>

@@ -1,5 +1,6 @@
 /* A kernel with a fault that oclgrind has to report, so that a test knows that its checks are on: race (two work-items
-   write one element), unwritten (a value of private memory that nobody wrote). Ends with 0: what fails is the report. */
+   write one element), unwritten (a value of private memory that nobody wrote). Ends with 0: what fails is the
+   report. */
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
 #include <stdio.h>

@@ -195,7 +195,8 @@ static tern_tensor *slope_by_x(tern_tensor *x, tern_tensor *w, tern_tensor *dy, 
   return tern_tape_gradient(tape, tern_sum(tern_mul(y, dy), NULL), &x, 1, &dx) ? NULL : dx;
 }
 
-/* Gradients by x that are large enough to be computed as convolutions, and next to those: float32 as float64, exactly */
+/* Gradients by x that are large enough to be computed as convolutions, and next to those: float32 as float64,
+   exactly */
 static void test_wide(void) {
   static const tern_conv_opts opts[] = {
       {.padding = TERN_PAD_SAME},

@@ -1,5 +1,6 @@
 /* The public ops on TERN_DEVICE: promotion and broadcasting against the fixtures that numpy gave, everything with a
-   shape of its own (reductions, joining, picking, sorting, scans; products: test_products.c) against plain loops in double. */
+   shape of its own (reductions, joining, picking, sorting, scans; products: test_products.c) against plain loops in
+   double. */
 #include "fixtures/fixtures.h"
 #include "support/values.h"
 #include <math.h>

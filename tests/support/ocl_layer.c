@@ -311,7 +311,8 @@ static const struct {
   void (*wrapper)(void);
 } table[N_CALLS] = {CALLS(INT_ROW, OBJ_ROW, OWN_ROW)};
 
-/* Thread-local objects of C++ libraries end with handlers that the C library keeps for each thread (Itanium C++ ABI). */
+/* Thread-local objects of C++ libraries end with handlers that the C library keeps for each thread (Itanium C++
+   ABI). */
 int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
 static void main_thread_ends(void *nothing) {
   (void)nothing;

@@ -111,8 +111,8 @@ tern_rc tern__graph_compact(tern__graph *g);
 tern_rc tern__graph_permute(tern__graph *g, const uint32_t *number);
 /* Adds to uses[v], for each value v, how many operands of live nodes, outputs and variables at their end are v. */
 void tern__graph_count_uses(const tern__graph *g, uint32_t *uses);
-/* Every use of value `from` (operands, outputs, what variables end with) becomes `to`. O(graph): passes that replace many
-   keep a map and apply it once with tern__graph_replace_all: map[v] = the value that stands for v. */
+/* Every use of value `from` (operands, outputs, what variables end with) becomes `to`. O(graph): passes that replace
+   many keep a map and apply it once with tern__graph_replace_all: map[v] = the value that stands for v. */
 void tern__graph_replace_all(tern__graph *g, const uint32_t *map);
 /* Whether the node must stay though nothing uses it (PRINT, a body with a PRINT). */
 bool tern__ir_effect(const tern__ir_node *n);
@@ -127,8 +127,9 @@ bool tern__ir_is_view(const tern__ir_node *n);
    node and rule, and `after`, the pass that ran last. */
 tern_rc tern__graph_verify(const tern__graph *g, const char *after);
 
-/* text.c, parse.c, dot.c: docs/formats.md. Malloc'ed text; NULL with the error set. Constants of at most 16 elements are
-   written in full, larger ones by shape and hash (constants != 0: in full, so that the parser can read them back). */
+/* text.c, parse.c, dot.c: docs/formats.md. Malloc'ed text; NULL with the error set. Constants of at most 16 elements
+   are written in full, larger ones by shape and hash (constants != 0: in full, so that the parser can read them
+   back). */
 char *tern__graph_text(const tern__graph *g, int constants);
 char *tern__graph_dot(const tern__graph *g);
 /* Variables are made (with their values where the text has them, else zeros). Errors name line and column. */

@@ -1,5 +1,6 @@
 /* Writing the numbers of the text form. Floats are the shortest decimals that read back to the same bits; each is read
-   back before it is used, and where that fails (NaNs with a payload) the bits are written. Independent of the locale. */
+   back before it is used, and where that fails (NaNs with a payload) the bits are written. Independent of the
+   locale. */
 #include "graph/ir/text.h"
 #include "tensor/format_float.h"
 #include <inttypes.h>
@@ -68,7 +69,8 @@ void tern__scalar_text(tern_dtype dtype, tern_word w, char *text) {
 }
 
 /* Words are not typed. Infinities and floats of a usual size are written as floats (whole numbers of at most 53 bits
-   never look like these, but for one that is the negative infinity), what is left as a number, or as bits when large. */
+   never look like these, but for one that is the negative infinity), what is left as a number, or as bits when
+   large. */
 void tern__word_text(tern_word w, char *text) {
   const int64_t limit = INT64_C(1) << 53;
   const int exponent = (int)(w.u >> 52 & 2047) - 1023;

@@ -1,8 +1,8 @@
-/* Which ops share a kernel. First each DOT or CONV takes the maps that follow it, element by element; then, from the last
-   op to the first, maps and reductions take the producers that fit into their loop nest. A group has one component: an
-   index space of up to eight positions, into which every member's dimensions are mapped; an operand is bound to its
-   producer when both see each element at the same index. At most one set of positions is reduced. Last, updates of one
-   kind (a whole optimiser step) become siblings: several components, one launch. */
+/* Which ops share a kernel. First each DOT or CONV takes the maps that follow it, element by element; then, from the
+   last op to the first, maps and reductions take the producers that fit into their loop nest. A group has one
+   component: an index space of up to eight positions, into which every member's dimensions are mapped; an operand is
+   bound to its producer when both see each element at the same index. At most one set of positions is reduced. Last,
+   updates of one kind (a whole optimiser step) become siblings: several components, one launch. */
 #include "base/alloc.h"
 #include "device/device.h"
 #include "graph/passes/fuse.h"
@@ -241,8 +241,8 @@ static bool room(const tern__unit *u, const tern__lgroup *g, const tern__lop *x)
   return g->n_ops < MAX_OPS && g->prims + x->prims <= prims && arguments(u, g, x) <= args;
 }
 
-/* Arrays of `numel` elements that an op of group reads from outside of it, and those that it is known to write: they are
-   results, or share memory with something else. */
+/* Arrays of `numel` elements that an op of group reads from outside of it, and those that it is known to write: they
+   are results, or share memory with something else. */
 static uint32_t large_arrays(const tern__unit *u, uint32_t group, const tern__lop *op, int64_t numel) {
   uint32_t n = 0;
   for (uint32_t k = 0; k < op->n_in; k++) {

@@ -10,8 +10,8 @@ typedef struct tern__fuser {
   uint32_t *stack;
 } tern__fuser;
 
-/* Whether op y, or the group that it is in, needs op `target` (or, with group != NO, anything of that group). Marks what
-   it has seen with f->stamp. */
+/* Whether op y, or the group that it is in, needs op `target` (or, with group != NO, anything of that group). Marks
+   what it has seen with f->stamp. */
 bool tern__fuse_needs(tern__fuser *f, uint32_t y, uint32_t target, uint32_t group);
 /* Nests that read a convolution's result through windows are launched with it. */
 void tern__fuse_windows(tern__fuser *f);

@@ -1,5 +1,5 @@
-/* See order.h. The launches are taken in their order; behind each, those that it may have made ready, or the last reader
-   of something, are looked at. */
+/* See order.h. The launches are taken in their order; behind each, those that it may have made ready, or the last
+   reader of something, are looked at. */
 #include "graph/passes/order.h"
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Buffers as CSV (docs/formats.md, "Memory plans"): one pass over the text, every field checked, ids in a hash table. */
+/* Buffers as CSV (docs/formats.md, "Memory plans"): one pass over the text, every field checked, ids in a hash
+   table. */
 #include "graph/passes/plan.h"
 
 #include <stdarg.h>

@@ -2,8 +2,8 @@
    a floor, the lowest offset at which anything may still start in it, and every buffer not yet placed a least offset,
    the highest floor that it spans. A pit is a run of sections of one floor between higher ones; in one section of a pit
    the lowest of its remaining buffers is chosen (or none starts at the floor, which then rises): the section with the
-   fewest choices is asked first. A branch ends when some section cannot hold its remaining buffers, taken as jobs of one
-   machine with the least offsets as release times, or when the same set was refuted before over floors not higher.
+   fewest choices is asked first. A branch ends when some section cannot hold its remaining buffers, taken as jobs of
+   one machine with the least offsets as release times, or when the same set was refuted before over floors not higher.
    What no buffer joins any more is searched as separate components; when one has no plan, the search goes back to the
    decision that made it, past its neighbours'. Sections, floors and least offsets are those of Moffitt's MiniMalloc
    (ASPLOS 2023). All stacks are explicit. */

@@ -1,6 +1,6 @@
-/* One round: lower, fuse and order a copy of the graph to see what is alive when; find the fullest moment; of the values
-   that only wait through it, take the one whose bytes cost least to make again; copy its nodes in front of its first
-   later user. */
+/* One round: lower, fuse and order a copy of the graph to see what is alive when; find the fullest moment; of the
+   values that only wait through it, take the one whose bytes cost least to make again; copy its nodes in front of its
+   first later user. */
 #include "graph/passes/remat.h"
 #include "base/alloc.h"
 #include "base/log.h"

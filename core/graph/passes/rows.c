@@ -1,6 +1,6 @@
-/* See rows.h. One pass over the body in order says of each value whether it has rows. A leaf that may be taken either way
-   (what the loop only reads, constants to be made) counts as one without, until something needs its rows; then the pass
-   begins anew. */
+/* See rows.h. One pass over the body in order says of each value whether it has rows. A leaf that may be taken either
+   way (what the loop only reads, constants to be made) counts as one without, until something needs its rows; then the
+   pass begins anew. */
 #include "graph/passes/rows.h"
 #include "base/alloc.h"
 #include "base/thread.h"

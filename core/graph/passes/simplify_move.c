@@ -112,8 +112,8 @@ static uint32_t in_shape(tern__rewrite *r, uint32_t i, const uint32_t *in, const
   return made;
 }
 
-/* f(reshape(w), y) is reshape(f(w, reshape(y))), elementwise, where nobody else reads w: then f and what makes w are one
-   launch. y may stay as it is, or be a host scalar. */
+/* f(reshape(w), y) is reshape(f(w, reshape(y))), elementwise, where nobody else reads w: then f and what makes w are
+   one launch. y may stay as it is, or be a host scalar. */
 RULE(reshape_behind) {
   const tern__ir_node *n = &r->g->node[i];
   const tern__ir_value *out = out_of(r, i);

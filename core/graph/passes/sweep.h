@@ -13,14 +13,14 @@ typedef enum tern__sweep_way {
   TERN__SWEEP_STACK, /* a state that is nothing but a stack: trip i makes slice i. The operand is not read */
   TERN__SWEEP_STACK_BACK
 } tern__sweep_way;
-/* Attributes of the node behind the limit. PARTS: how many times the body runs each trip, for a part each of the rows of
-   those operands that have the bit ROWS besides their way (rows.h); 1: once, for all. */
+/* Attributes of the node behind the limit. PARTS: how many times the body runs each trip, for a part each of the rows
+   of those operands that have the bit ROWS besides their way (rows.h); 1: once, for all. */
 enum { TERN__SWEEP_TRIPS = 1, TERN__SWEEP_PARTS = 2, TERN__SWEEP_WAY = 3, TERN__SWEEP_ROWS = 8 };
 
 static inline bool tern__sweeps(const tern__ir_node *n) {
   return n->kind == TERN__IR_WHILE && n->n_attr > TERN__SWEEP_TRIPS;
 }
-/* Rewrites the WHILE nodes of g (not those of bodies) that are such loops. Sizes are numbers. The operands of stacks become
-   the count, whatever its type; the nodes that nothing needs any more are dropped. */
+/* Rewrites the WHILE nodes of g (not those of bodies) that are such loops. Sizes are numbers. The operands of stacks
+   become the count, whatever its type; the nodes that nothing needs any more are dropped. */
 tern_rc tern__graph_sweep(tern__graph *g);
 #endif

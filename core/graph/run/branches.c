@@ -49,7 +49,8 @@ static uint64_t bytes_apart(const tern__unit *u) {
   return sum;
 }
 
-/* What must be done before a buffer is read, or written: the level after it, and the bytes on the longest path to it. */
+/* What must be done before a buffer is read, or written: the level after it, and the bytes on the longest path to
+   it. */
 typedef struct until {
   uint32_t level[2]; /* of those that wrote; that read */
   uint64_t path[2];

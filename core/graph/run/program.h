@@ -120,8 +120,8 @@ tern__program *tern__program_record(tern__unit *u);
 /* program.c: a header over argument k of a step, for the duration of the step; one reference. NULL: out of memory. */
 tern_tensor *tern__program_header(const tern__program *p, const tern__frame *f, const tern__pstep *s, uint32_t k,
                                   uint32_t value);
-/* Results are made in buffers that are fresh in each run. The number of the one that result i is all of, dense; TERN__NO:
-   it is no such result. */
+/* Results are made in buffers that are fresh in each run. The number of the one that result i is all of, dense;
+   TERN__NO: it is no such result. */
 uint32_t tern__program_fresh(const tern__program *p, uint32_t i);
 /* tern__program_run, where given[k], if not NULL, is the memory for fresh buffer k: on its device, and of its size. Its
    results refer to that storage. given: n_results places, or NULL. */

@@ -1,7 +1,7 @@
 /* Memory, downloads and uploads of the OpenCL backend on both kinds of devices (those that share the host's memory, and
-   those with their own: the first device is made to be one by a change of its description), devices that compute wrongly
-   and devices that are lost. OpenCL's calls are intercepted by this program's own functions of their names. Needs an
-   OpenCL device; says so and exits with 77 when there is none. */
+   those with their own: the first device is made to be one by a change of its description), devices that compute
+   wrongly and devices that are lost. OpenCL's calls are intercepted by this program's own functions of their names.
+   Needs an OpenCL device; says so and exits with 77 when there is none. */
 #include "ocl.h"
 #include "opencl_host.h"
 

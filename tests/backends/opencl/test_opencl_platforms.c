@@ -1,6 +1,7 @@
 /* Devices of several OpenCL platforms in one process: tensors copied between every pair, threads that use two at once,
    graphs whose work is on two (by the program, and by automatic placement), and work on one that waits for nothing on
-   another. Results are compared with the CPU's. Exits with 77, and a reason, when there are fewer than two platforms. */
+   another. Results are compared with the CPU's. Exits with 77, and a reason, when there are fewer than two
+   platforms. */
 #include <CUnit/Basic.h>
 #include <CUnit/CUnit.h>
 #include <math.h>

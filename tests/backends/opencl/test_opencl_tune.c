@@ -1,6 +1,6 @@
-/* Products of the OpenCL plugin by every form that there is, each against plain loops; and which form is chosen: what is
-   measured is remembered by the next driver, a file that is damaged or another device's is not believed. Linked with the
-   plugin's objects, whose inside it calls. Needs an OpenCL device; exits with 77 when there is none. */
+/* Products of the OpenCL plugin by every form that there is, each against plain loops; and which form is chosen: what
+   is measured is remembered by the next driver, a file that is damaged or another device's is not believed. Linked with
+   the plugin's objects, whose inside it calls. Needs an OpenCL device; exits with 77 when there is none. */
 #include "dot.h"
 #include "opencl_host.h"
 #include "tune.h"
