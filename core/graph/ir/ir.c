@@ -121,6 +121,25 @@ static tern_rc append(uint32_t **list, uint32_t *n, uint32_t *capacity, uint32_t
   return TERN_OK;
 }
 
+uint32_t tern__graph_repeat(tern__graph *g, uint32_t value, const uint32_t *in) {
+  const tern__ir_node from = g->node[g->value[value].node];
+  const uint32_t node = tern__graph_add(g, (tern__ir_kind)from.kind, from.op, in, from.n_in, from.attr, from.n_attr, 1);
+  if (node == TERN__IR_NONE) return node;
+  const uint32_t out = g->node[node].first_out;
+  g->node[node].device = from.device;
+  g->node[node].pinned = from.pinned;
+  g->node[node].again = from.again;
+  g->value[out] = g->value[value];
+  g->value[out].node = node;
+  g->value[out].out = 0;
+  g->value[out].name = NULL;
+  return out;
+}
+
+uint64_t tern__ir_bytes(const tern__ir_value *v) {
+  return v->weak ? 0 : (uint64_t)tern__numel(v->rank, v->shape) * tern__dtype_size[v->dtype];
+}
+
 tern_rc tern__graph_add_input(tern__graph *g, uint32_t value) {
   return append(&g->input, &g->n_inputs, &g->input_capacity, value);
 }

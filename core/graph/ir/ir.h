@@ -98,6 +98,9 @@ void *tern__graph_alloc(tern__graph *g, size_t count, size_t size); /* zeroed, e
    failure. */
 uint32_t tern__graph_add(tern__graph *g, tern__ir_kind kind, const tern__op *op, const uint32_t *in, uint32_t n_in,
                          const tern_word *attr, uint32_t n_attr, uint32_t n_out);
+/* The node of one output that makes `value`, once more at the end, with operands in[] (as many) and all else as it has:
+   its output, without a name. TERN__IR_NONE on failure. */
+uint32_t tern__graph_repeat(tern__graph *g, uint32_t value, const uint32_t *in);
 /* Append to g->input / g->output / g->variable. */
 tern_rc tern__graph_add_input(tern__graph *g, uint32_t value);
 tern_rc tern__graph_add_output(tern__graph *g, uint32_t value);
@@ -119,6 +122,9 @@ bool tern__ir_effect(const tern__ir_node *n);
 
 /* Whether the node's bodies, or it, have a SOURCE. */
 bool tern__ir_draws(const tern__ir_node *n);
+
+/* Bytes of the value's elements; 0 for host scalars. */
+uint64_t tern__ir_bytes(const tern__ir_value *v);
 
 /* Views of another value of the graph: the ops reshape, permute, slice, expand. */
 bool tern__ir_is_view(const tern__ir_node *n);

@@ -23,10 +23,6 @@ typedef struct again {
   uint32_t n_new, capacity;
 } again;
 
-static uint64_t bytes_of(const tern__ir_value *v) {
-  return v->weak ? 0 : (uint64_t)tern__numel(v->rank, v->shape) * tern__dtype_size[v->dtype];
-}
-
 static bool is_view(const again *a, uint32_t node) { return tern__ir_is_view(&a->g->node[node]); }
 
 /* Room for everything, and who reads what. */
@@ -48,7 +44,7 @@ static bool prepare(again *a) {
     a->made[i + 1] = a->made[i];
     for (uint32_t o = 0; o < node->n_out; o++) {
       a->base[node->first_out + o] = view ? a->base[node->in[0]] : node->first_out + o;
-      if (node->kind == TERN__IR_OP && !view) a->made[i + 1] += bytes_of(&g->value[node->first_out + o]);
+      if (node->kind == TERN__IR_OP && !view) a->made[i + 1] += tern__ir_bytes(&g->value[node->first_out + o]);
     }
     for (uint32_t k = 0; k < node->n_in && !view; k++)
       if (node->in[k] != TERN__IR_NONE) a->first[a->base[node->in[k]] + 2]++;
@@ -95,7 +91,7 @@ static uint64_t between(const again *a, uint32_t from, uint32_t to) {
 /* The node from which on value v, made of x, is to be a new one; TERN__IR_NONE: v may wait. */
 static uint32_t late_use(const again *a, uint32_t v, uint32_t x) {
   const tern__graph *g = a->g;
-  const uint64_t bytes = bytes_of(&g->value[v]);
+  const uint64_t bytes = tern__ir_bytes(&g->value[v]);
   uint64_t longest = 0;
   uint32_t late = TERN__IR_NONE;
   if (bytes < LEAST_BYTES || a->result[v]) return TERN__IR_NONE;
@@ -112,9 +108,8 @@ static uint32_t late_use(const again *a, uint32_t v, uint32_t x) {
   return late;
 }
 
-/* A copy of a node of one output, with value `in` in place of its operand k. */
-static uint32_t repeat(again *a, uint32_t value, uint32_t k, uint32_t in, uint32_t before) {
-  tern__graph *g = a->g;
+/* A copy of the node that makes a value, over operands in[]. */
+static uint32_t repeat(again *a, uint32_t value, const uint32_t *in, uint32_t before) {
   if (a->n_new == a->capacity) {
     const uint32_t capacity = a->capacity ? 2 * a->capacity : 16;
     uint32_t *more = tern__realloc(a->before, capacity * sizeof *more);
@@ -122,17 +117,8 @@ static uint32_t repeat(again *a, uint32_t value, uint32_t k, uint32_t in, uint32
     a->before = more;
     a->capacity = capacity;
   }
-  const tern__ir_node from = g->node[g->value[value].node];
-  const uint32_t node = tern__graph_add(g, TERN__IR_OP, from.op, from.in, from.n_in, from.attr, from.n_attr, 1);
-  if (node == TERN__IR_NONE) return node;
-  const uint32_t out = g->node[node].first_out;
-  g->node[node].in[k] = in;
-  g->node[node].device = from.device;
-  g->node[node].pinned = from.pinned;
-  g->value[out] = g->value[value];
-  g->value[out].node = node;
-  g->value[out].out = 0;
-  g->value[out].name = NULL;
+  const uint32_t out = tern__graph_repeat(a->g, value, in);
+  if (out == TERN__IR_NONE) return out;
   a->before[a->n_new++] = before;
   return a->copy[value] = out;
 }
@@ -142,12 +128,12 @@ static uint32_t copy_of(again *a, uint32_t value, uint32_t late) {
   if (a->copy[value]) return a->copy[value];
   if (a->base[value] == value) {
     const tern__ir_node *n = &a->g->node[a->g->value[value].node];
-    const uint32_t out = repeat(a, value, 0, n->in[0], late);
+    const uint32_t out = repeat(a, value, n->in, late);
     if (out != TERN__IR_NONE) a->g->node[a->g->value[out].node].again = 1;
     return out;
   }
   const uint32_t shown = copy_of(a, a->g->node[a->g->value[value].node].in[0], late);
-  return shown == TERN__IR_NONE ? shown : repeat(a, value, 0, shown, late);
+  return shown == TERN__IR_NONE ? shown : repeat(a, value, &shown, late);
 }
 
 static tern_rc split(again *a, uint32_t v, uint32_t late) {

@@ -171,18 +171,9 @@ static uint32_t make_again(remat *r, uint32_t value, int64_t turn, uint32_t befo
     if (in[k] == TERN__IR_NONE || at_hand(r, in[k], turn)) continue;
     if ((in[k] = make_again(r, in[k], turn, before)) == TERN__IR_NONE) return TERN__IR_NONE;
   }
-  const uint32_t node = tern__graph_add(g, TERN__IR_OP, from.op, in, from.n_in, from.attr, from.n_attr, 1);
-  if (node == TERN__IR_NONE) return node;
-  const uint32_t out = g->node[node].first_out;
-  g->node[node].device = from.device;
-  g->node[node].pinned = from.pinned;
-  g->node[node].again = from.again ? from.again : 1;
-  g->value[out] = (tern__ir_value){.node = node,
-                                   .dtype = g->value[value].dtype,
-                                   .rank = g->value[value].rank,
-                                   .weak = g->value[value].weak,
-                                   .device = g->value[value].device};
-  memcpy(g->value[out].shape, g->value[value].shape, sizeof g->value[out].shape);
+  const uint32_t out = tern__graph_repeat(g, value, in);
+  if (out == TERN__IR_NONE) return out;
+  if (!from.again) g->node[g->value[out].node].again = 1;
   r->before[r->n_new++] = before;
   return r->copy[value] = out;
 }
@@ -221,15 +212,8 @@ static tern_rc split(remat *r, const choice *c) {
       while (n--) {
         const uint32_t view = chain[n];
         if (!r->copy[view]) {
-          const tern__ir_node from = g->node[g->value[view].node];
-          const uint32_t node = tern__graph_add(g, TERN__IR_OP, from.op, &now, 1, from.attr, from.n_attr, 1);
-          if (node == TERN__IR_NONE) return tern__recorded();
-          const uint32_t out = g->node[node].first_out;
-          g->node[node].device = from.device;
-          g->value[out] = g->value[view];
-          g->value[out].node = node;
-          g->value[out].out = 0;
-          g->value[out].name = NULL;
+          const uint32_t out = tern__graph_repeat(g, view, &now);
+          if (out == TERN__IR_NONE) return tern__recorded();
           r->before[r->n_new++] = i < before ? i : before;
           r->copy[view] = out;
         }

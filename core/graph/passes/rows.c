@@ -32,9 +32,7 @@ typedef struct rows {
   bool again;   /* one was taken just now */
 } rows;
 
-static tern__sweep_way way_of(const rows *r, uint64_t k) {
-  return (tern__sweep_way)r->loop->attr[TERN__SWEEP_WAY + k].i;
-}
+static tern__sweep_way way_of(const rows *r, uint64_t k) { return tern__sweep_way_of(r->loop, k); }
 
 static bool sized(const rows *r, uint32_t v) {
   const tern__ir_value *x = &r->g->value[v];
@@ -171,18 +169,11 @@ static bool find(rows *r) {
 /* The first axis of a stack's slice, or of a state. */
 static int64_t rows_of(const tern__graph *g, const tern__ir_node *loop) {
   for (uint32_t k = 0; k < loop->n_out; k++) {
-    uint32_t v = g->output[k];
-    if (v == TERN__IR_NONE || !(loop->attr[TERN__SWEEP_WAY + k].i >= TERN__SWEEP_STACK || k)) continue;
-    while (tern__made_by(g, v, &tern__op_reshape)) v = tern__maker(g, v)->in[0];
+    if (g->output[k] == TERN__IR_NONE || !(k || tern__sweep_way_of(loop, k) >= TERN__SWEEP_STACK)) continue;
+    const uint32_t v = tern__behind_reshapes(g, g->output[k]);
     if (g->value[v].rank > 0) return g->value[v].shape[0];
   }
   return 0;
-}
-
-static uint64_t bytes_of(const tern__ir_value *v) {
-  uint64_t bytes = v->weak ? 0 : tern__dtype_size[v->dtype];
-  for (int d = 0; d < v->rank; d++) bytes *= (uint64_t)v->shape[d];
-  return bytes;
 }
 
 static bool is_small(const rows *r) {
@@ -190,11 +181,12 @@ static bool is_small(const rows *r) {
   for (uint32_t i = 0; i < r->g->n_nodes; i++) {
     const tern__ir_node *n = &r->g->node[i];
     if (n->kind == TERN__IR_DEAD || n->n_out != 1) continue;
-    const bool leaf = n->kind != TERN__IR_OP, stack = n->kind == TERN__IR_INPUT && way_of(r, n->attr[0].u) > 2;
+    const bool leaf = n->kind != TERN__IR_OP,
+               stack = n->kind == TERN__IR_INPUT && way_of(r, n->attr[0].u) >= TERN__SWEEP_STACK;
     if (!r->has[n->first_out])
-      shared += leaf && !stack ? bytes_of(&r->g->value[n->first_out]) : 0;
+      shared += leaf && !stack ? tern__ir_bytes(&r->g->value[n->first_out]) : 0;
     else
-      computed += bytes_of(&r->g->value[n->first_out]);
+      computed += tern__ir_bytes(&r->g->value[n->first_out]);
   }
   return shared <= MOST_SHARED && computed <= MOST_BYTES;
 }

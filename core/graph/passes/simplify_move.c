@@ -10,8 +10,7 @@ static tern__ir_value *in_of(const tern__rewrite *r, uint32_t i, uint32_t k) {
 
 /* A copy of what has memory of its own already; one of a view may be there for its layout. */
 RULE(copy_dense) {
-  uint32_t v = r->g->node[i].in[0];
-  while (tern__made_by(r->g, v, &tern__op_reshape)) v = tern__maker(r->g, v)->in[0];
+  const uint32_t v = tern__behind_reshapes(r->g, r->g->node[i].in[0]);
   return !tern__ir_is_view(tern__maker(r->g, v)) && tern__stand_in(r, i, r->g->node[i].in[0]);
 }
 

@@ -36,6 +36,11 @@ static inline bool tern__made_by(const tern__graph *g, uint32_t v, const tern__o
   const tern__ir_node *n = tern__maker(g, v);
   return n->kind == TERN__IR_OP && n->op == op;
 }
+/* What v is reshaped from, however often. */
+static inline uint32_t tern__behind_reshapes(const tern__graph *g, uint32_t v) {
+  while (tern__made_by(g, v, &tern__op_reshape)) v = tern__maker(g, v)->in[0];
+  return v;
+}
 static inline bool tern__is_bits(tern_dtype d) { return d == TERN_BOOL || tern__is_int(d); }
 
 /* simplify_rules.c */

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "graph/passes/rows.h"
-#include "graph/passes/simplify.h"
+#include "graph/passes/simplify_parts.h"
 #include "ops/table.h"
 #include "tensor/tensor.h"
 #include <stdlib.h>
@@ -19,32 +19,24 @@ typedef struct sweep {
   uint32_t *slice; /* of each stack: the value that is its slice */
 } sweep;
 
-static const tern__ir_node *maker(const tern__graph *g, uint32_t v) { return &g->node[g->value[v].node]; }
-
 static bool is_op(const tern__ir_node *n, const tern__op *op) { return n->kind == TERN__IR_OP && n->op == op; }
 
-/* Behind reshapes. */
-static uint32_t origin(const tern__graph *g, uint32_t v) {
-  while (is_op(maker(g, v), &tern__op_reshape)) v = maker(g, v)->in[0];
-  return v;
-}
-
 static bool is_input(const tern__graph *g, uint32_t v, uint64_t number) {
-  const tern__ir_node *n = maker(g, v);
+  const tern__ir_node *n = tern__maker(g, v);
   return n->kind == TERN__IR_INPUT && n->attr[0].u == number;
 }
 
 static bool is_number(const tern__graph *g, uint32_t v, int64_t number) {
-  const tern__ir_node *n = maker(g, v);
+  const tern__ir_node *n = tern__maker(g, v);
   const bool whole = g->value[v].dtype == TERN_I64;
   return n->kind == TERN__IR_SCALAR && (whole ? n->attr[0].i == number : n->attr[0].f == (double)number);
 }
 
 /* The index is the count (1), or counts from the end (2); else 0. */
 static int direction(const sweep *s, uint32_t v) {
-  v = origin(s->g, v);
+  v = tern__behind_reshapes(s->g, v);
   if (is_input(s->g, v, 0)) return 1;
-  const tern__ir_node *n = maker(s->g, v);
+  const tern__ir_node *n = tern__maker(s->g, v);
   return is_op(n, &tern__op_sub) && is_number(s->g, n->in[0], s->trips - 1) && is_input(s->g, n->in[1], 0) ? 2 : 0;
 }
 
@@ -52,9 +44,9 @@ static int direction(const sweep *s, uint32_t v) {
 static int64_t trips_of(const tern__ir_node *loop) {
   const tern__graph *c = loop->body[0], *b = loop->body[1];
   if (c->n_outputs != 1 || c->output[0] == TERN__IR_NONE || c->n_variables || b->n_outputs < 1) return 0;
-  const tern__ir_node *less = maker(c, c->output[0]);
+  const tern__ir_node *less = tern__maker(c, c->output[0]);
   if (!is_op(less, &tern__op_less) || !is_input(c, less->in[0], 0)) return 0;
-  const tern__ir_node *limit = maker(c, less->in[1]), *next = maker(b, b->output[0]);
+  const tern__ir_node *limit = tern__maker(c, less->in[1]), *next = tern__maker(b, b->output[0]);
   if (limit->kind != TERN__IR_SCALAR || c->value[less->in[1]].dtype != TERN_I64 || !is_op(next, &tern__op_add))
     return 0;
   const bool first = is_input(b, next->in[0], 0) && is_number(b, next->in[1], 1);
@@ -65,7 +57,7 @@ static int64_t trips_of(const tern__ir_node *loop) {
 
 /* Whether the outer value holds 0: the count begins there. */
 static bool begins_with_zero(const tern__graph *g, uint32_t v) {
-  const tern__ir_node *n = maker(g, v);
+  const tern__ir_node *n = tern__maker(g, v);
   if (n->kind == TERN__IR_CONST && n->tensor->dtype == TERN_I64 && n->tensor->numel == 1) {
     return n->tensor->storage->host &&
            *(const int64_t *)(const void *)((const char *)n->tensor->storage->host + n->tensor->offset * 8) == 0;
@@ -81,7 +73,7 @@ static void follow(const sweep *s, uint32_t *takes, int *ways, uint32_t *others)
     if (n->kind == TERN__IR_DEAD || is_op(n, &tern__op_reshape)) continue;
     for (uint32_t k = 0; k < n->n_in; k++) {
       if (n->in[k] == TERN__IR_NONE) continue;
-      const tern__ir_node *from = maker(g, origin(g, n->in[k]));
+      const tern__ir_node *from = tern__maker(g, tern__behind_reshapes(g, n->in[k]));
       if (from->kind != TERN__IR_INPUT) continue;
       const uint64_t input = from->attr[0].u;
       const int way = is_op(n, &tern__op_take) && k == 0 ? direction(s, n->in[1]) : 0;
@@ -94,7 +86,7 @@ static void follow(const sweep *s, uint32_t *takes, int *ways, uint32_t *others)
   }
   for (uint32_t o = 0; o < g->n_outputs; o++) {
     if (g->output[o] == TERN__IR_NONE) continue;
-    const tern__ir_node *from = maker(g, origin(g, g->output[o]));
+    const tern__ir_node *from = tern__maker(g, tern__behind_reshapes(g, g->output[o]));
     if (from->kind == TERN__IR_INPUT) others[from->attr[0].u]++;
   }
 }
@@ -103,11 +95,14 @@ static void follow(const sweep *s, uint32_t *takes, int *ways, uint32_t *others)
 static void find_stack(sweep *s, uint32_t k, const uint32_t *others) {
   const tern__graph *g = s->g;
   if (g->output[k] == TERN__IR_NONE) return;
-  const uint32_t v = origin(g, g->output[k]);
-  const tern__ir_node *put = maker(g, v);
+  const uint32_t v = tern__behind_reshapes(g, g->output[k]);
+  const tern__ir_node *put = tern__maker(g, v);
   if (!is_op(put, &tern__op_scatter) || put->n_in != 3 || put->attr[0].i != TERN_SCATTER_SET) return;
-  if (put->in[0] == TERN__IR_NONE || put->in[2] == TERN__IR_NONE || !is_input(g, origin(g, put->in[0]), k)) return;
-  const tern__ir_value *stack = &g->value[maker(g, origin(g, put->in[0]))->first_out], *three = &g->value[put->in[0]];
+  if (put->in[0] == TERN__IR_NONE || put->in[2] == TERN__IR_NONE ||
+      !is_input(g, tern__behind_reshapes(g, put->in[0]), k))
+    return;
+  const tern__ir_value *stack = &g->value[tern__maker(g, tern__behind_reshapes(g, put->in[0]))->first_out],
+                       *three = &g->value[put->in[0]];
   const tern__ir_value *slice = &g->value[put->in[2]];
   const int way = direction(s, put->in[1]);
   if (!way || others[k] != 1 || s->uses[v] != 1 || stack->rank < 1 || stack->shape[0] != s->trips || three->rank != 3 ||
@@ -121,7 +116,7 @@ static void find_stack(sweep *s, uint32_t k, const uint32_t *others) {
 /* The use count of the last reshape before an output is 1 when the output is all that has it. */
 static bool alone(const sweep *s, uint32_t k) {
   const tern__graph *g = s->g;
-  for (uint32_t v = g->output[k]; is_op(maker(g, v), &tern__op_reshape); v = maker(g, v)->in[0])
+  for (uint32_t v = g->output[k]; is_op(tern__maker(g, v), &tern__op_reshape); v = tern__maker(g, v)->in[0])
     if (s->uses[v] != 1) return false;
   return true;
 }
@@ -153,8 +148,8 @@ static void rewrite(sweep *s) {
   for (uint32_t i = 0; i < g->n_nodes; i++) {
     tern__ir_node *n = &g->node[i];
     if (!is_op(n, &tern__op_take)) continue;
-    const uint32_t from = origin(g, n->in[0]);
-    if (maker(g, from)->kind != TERN__IR_INPUT || !s->way[maker(g, from)->attr[0].u]) continue;
+    const uint32_t from = tern__behind_reshapes(g, n->in[0]);
+    if (tern__maker(g, from)->kind != TERN__IR_INPUT || !s->way[tern__maker(g, from)->attr[0].u]) continue;
     n->op = &tern__op_reshape;
     n->in[0] = from;
     n->n_in = 1;

@@ -20,6 +20,9 @@ enum { TERN__SWEEP_TRIPS = 1, TERN__SWEEP_PARTS = 2, TERN__SWEEP_WAY = 3, TERN__
 static inline bool tern__sweeps(const tern__ir_node *n) {
   return n->kind == TERN__IR_WHILE && n->n_attr > TERN__SWEEP_TRIPS;
 }
+static inline tern__sweep_way tern__sweep_way_of(const tern__ir_node *n, uint64_t k) {
+  return (tern__sweep_way)(n->attr[TERN__SWEEP_WAY + k].i & (TERN__SWEEP_ROWS - 1));
+}
 /* Rewrites the WHILE nodes of g (not those of bodies) that are such loops. Sizes are numbers. The operands of stacks
    become the count, whatever its type; the nodes that nothing needs any more are dropped. */
 tern_rc tern__graph_sweep(tern__graph *g);

@@ -151,9 +151,7 @@ typedef struct slices {
   uint32_t *fresh;       /* of a stack: the buffer that is its slice; TERN__NO: the slice is copied there */
 } slices;
 
-static tern__sweep_way way_of(const slices *x, uint32_t k) {
-  return (tern__sweep_way)(x->n->attr[TERN__SWEEP_WAY + k].i & (TERN__SWEEP_ROWS - 1));
-}
+static tern__sweep_way way_of(const slices *x, uint32_t k) { return tern__sweep_way_of(x->n, k); }
 
 /* Which of how many parts of operand or result k this part has. */
 static int64_t parts_of(const slices *x, uint32_t k) {
@@ -317,6 +315,11 @@ static void crew_member(void *context, uint32_t i) {
   tern_error_clear();
 }
 
+static tern_rc run_parts_here(crew *c, uint32_t parts) {
+  for (uint32_t i = 0; i < parts && !c->rc; i++) crew_member(c, i);
+  return c->rc;
+}
+
 /* All parts: on the device's threads, or, where they are busy, here one after the other. */
 static tern_rc run_sweep(const tern__program *p, tern__frame *f, const tern__pstep *s) {
   const tern__ir_node *n = &p->graph->node[s->node];
@@ -330,8 +333,10 @@ static tern_rc run_sweep(const tern__program *p, tern__frame *f, const tern__pst
     rc = tern__fail(TERN_E_OOM, "graph: out of host memory for a loop");
   else if (parts == 1)
     rc = run_slices(one);
-  else if (n->device->api->team(n->device->dev, parts, crew_member, &c))
-    for (uint32_t i = 0; i < parts && !c.rc; i++) crew_member(&c, i);
+  else if ((rc = n->device->api->team(n->device->dev, parts, crew_member, &c)) == TERN_E_UNSUPPORTED)
+    rc = run_parts_here(&c, parts);
+  else if (rc)
+    rc = tern__device_failed(n->device, rc, "running a loop's parts");
   if (c.rc) rc = tern__fail(c.rc, "%s", c.why);
   for (uint32_t i = 0; i < made; i++) {
     drop(part[i]->begin, n->n_in);
