@@ -18,7 +18,8 @@ typedef struct region_kernel {
 
 render_device ocl_render_device(const ocl_id *id) {
   uint32_t group = 1;
-  while (group < 256 && group * 2 <= id->max_group) group *= 2;
+  const uint64_t local = id->local_mem ? id->local_mem : 16384; /* the renderer wants 16 bytes an item */
+  while (group < 256 && group * 2 <= id->max_group && 32ull * group <= local) group *= 2;
   return (render_device){.dialect = RENDER_OPENCL,
                          .cpu_like = ocl_loops_long(id),
                          .task = id->task,

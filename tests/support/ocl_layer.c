@@ -13,6 +13,7 @@
    OCL_LAYER_NO_DEVICES=PART Platforms whose name contains PART fail to list devices (CL_OUT_OF_HOST_MEMORY).
    OCL_LAYER_ONLY=PART       The rules of OCL_LAYER_FAIL count and fail only calls whose object belongs to a
                              platform whose name contains PART (what takes no object: all).
+   OCL_LAYER_LOCAL_MEM=N     Devices have N bytes of local memory.
    OCL_LAYER_WRITTEN=1       Buffers count as written by somebody from their beginning on. (oclgrind 21.10 remembers of a
                              buffer only as much as the host's last write or mapping of it covered, nothing of what
                              kernels write beyond, and so reports values from memory that somebody has written. What
@@ -131,6 +132,7 @@ static struct {
   bool no_compiler, written, quiet_exit;
   atomic_bool gone;
   const char *no_devices, *only, *count;
+  unsigned long local_mem; /* 0: as it is */
   struct {
     atomic_long all, counted, failed; /* counted: those that the rules look at */
   } calls[N_CALLS];
@@ -210,6 +212,7 @@ static cl_int CL_API_CALL on_clGetDeviceInfo(cl_device_id d, cl_device_info what
   const cl_int rc = layer.real->clGetDeviceInfo(d, what, size, to, got);
   const bool compiler = what == CL_DEVICE_COMPILER_AVAILABLE || what == CL_DEVICE_LINKER_AVAILABLE;
   if (rc == CL_SUCCESS && layer.no_compiler && compiler && to) *(cl_bool *)to = CL_FALSE;
+  if (rc == CL_SUCCESS && layer.local_mem && what == CL_DEVICE_LOCAL_MEM_SIZE && to) *(cl_ulong *)to = layer.local_mem;
   return rc;
 }
 
@@ -367,7 +370,7 @@ static bool is_wanted(int call) {
   case AT_clFinish: return layer.quiet_exit;
   case AT_clCreateBuffer:
   case AT_clEnqueueWriteBuffer: return layer.written;
-  case AT_clGetDeviceInfo:
+  case AT_clGetDeviceInfo: return layer.no_compiler || layer.local_mem;
   case AT_clCreateProgramWithSource:
   case AT_clCreateProgramWithIL:
   case AT_clBuildProgram:
@@ -409,6 +412,10 @@ cl_int clInitLayer(cl_uint n, const cl_icd_dispatch *real, cl_uint *n_out, const
   layer.quiet_exit = is_set("OCL_LAYER_QUIET_EXIT");
   if (layer.quiet_exit) __cxa_thread_atexit_impl(main_thread_ends, NULL, &layer);
   layer.written = is_set("OCL_LAYER_WRITTEN");
+  const char *bytes = variable("OCL_LAYER_LOCAL_MEM");
+  char *end = NULL;
+  layer.local_mem = bytes ? strtoul(bytes, &end, 10) : 0;
+  if (bytes && (!layer.local_mem || *end)) bad("OCL_LAYER_LOCAL_MEM", bytes);
   layer.no_devices = variable("OCL_LAYER_NO_DEVICES");
   layer.only = variable("OCL_LAYER_ONLY");
   layer.count = variable("OCL_LAYER_COUNT");

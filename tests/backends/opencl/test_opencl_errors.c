@@ -64,7 +64,22 @@ static int child_forked(void) {
   return waitpid(pid, &status, 0) == pid && status == 0 && add() == 1 ? 0 : 2; /* the parent goes on */
 }
 
+/* Work whose kernels share local memory on GPUs: a product of several tiles, a sum, a softmax. */
+static int child_local(void) {
+  TERN_SCOPE;
+  const int64_t n = 70;
+  tern_tensor *a = tern_add(tern_eye(n, n, 0, TERN_F32), tern_ones(TERN_SHAPE(n, n), TERN_F32));
+  const double miss = tern_item(tern_max(tern_abs(tern_sub(tern_matmul(a, a), tern_add(a, tern_scalar(71)))), NULL));
+  const double sum = tern_item(tern_sum(a, NULL));
+  const double share =
+      tern_item(tern_max(tern_abs(tern_sub(tern_sum(tern_softmax(a, -1), TERN_AXES(1)), tern_scalar(1))), NULL));
+  printf("product off by %g, sum %g, rows of softmax off by %g %s\n", miss, sum, share, tern_error());
+  return !(miss == 0 && sum == n * n + n && share < 1e-6);
+}
+
 static int child(const char *name) {
+  if (!strcmp(name, "local")) return child_local();
+
   if (!strcmp(name, "once")) return child_any(true);
   if (!strcmp(name, "lasting")) return child_any(false);
   if (!strcmp(name, "forked")) return child_forked();
@@ -127,8 +142,20 @@ static void test_fork(void) {
   CHECK(rc == 0, "status %d: %s", rc, text);
 }
 
+/* 1 KiB of local memory, the least that OpenCL's embedded profile allows: kernels that need more are not made. */
+static void test_little_local_memory(void) {
+  static const char *const forms[] = {"TERN_OPENCL_GEMM=tiled", "TERN_OPENCL_GEMM=auto"};
+  for (int i = 0; i < 2; i++)
+    CHECK(test_child("local",
+                     (const char *const[]){"OPENCL_LAYERS=" TERN_OCL_LAYER, "OCL_LAYER_LOCAL_MEM=1024", forms[i],
+                                           "TERN_OPENCL_TUNE=off", NULL},
+                     text, sizeof text) == 0,
+          "%s: %s", forms[i], text);
+}
+
 static const test_case cases[] = {{"no platform", test_no_platform},
                                   {"a call fails for good", test_fails},
                                   {"a call fails once", test_fails_once},
-                                  {"a fork after use", test_fork}};
+                                  {"a fork after use", test_fork},
+                                  {"little local memory", test_little_local_memory}};
 TEST_MAIN_CHILD("OpenCL errors", cases, child)
